@@ -1,0 +1,66 @@
+"""`python manage.py ship`: the shipper of this host, until it is told to stop."""
+
+import fcntl
+import logging
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+from django.db import InterfaceError, OperationalError, connection
+
+from billing.partitions import create_ledger_partitions
+from billing.shipper import Shipper
+
+logger = logging.getLogger(__name__)
+
+_IDLE_S = 0.1
+_RETRY_S = 1.0
+
+
+class Command(BaseCommand):
+    """Ships spooled usage records to the ledger."""
+
+    help = "Ships spooled usage records to the ledger until stopped; one process per spool directory."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Run until SIGTERM or SIGINT; what was spooled by then is shipped first."""
+        directory: Path = settings.GATEWAY_SPOOL_DIR
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = os.open(directory / "shipper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise CommandError(f"Another shipper works on {directory}.") from None
+        stop = threading.Event()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, lambda *_: stop.set())
+        create_ledger_partitions()
+        _run(Shipper(directory), stop)
+
+
+def _run(shipper: Shipper, stop: threading.Event) -> None:
+    """Ship, wait a little, ship again; while PostgreSQL is away, say so once and keep trying."""
+    away = False
+    while True:
+        last_round = stop.is_set()
+        try:
+            shipped = shipper.ship_all()
+        except (OperationalError, InterfaceError) as error:
+            connection.close()
+            if not away:
+                logger.error(
+                    "The ledger database is away; usage waits in the spool: %s", str(error).splitlines()[0]
+                )
+            away, shipped = True, 0
+        else:
+            if away:
+                logger.info("The ledger database is back.", extra={"rows": shipped})
+            away = False
+        if last_round:
+            return
+        if not shipped:
+            stop.wait(_RETRY_S if away else _IDLE_S)

@@ -1,0 +1,193 @@
+"""Prices, the ledger, and how far each spool has been shipped into it."""
+
+from decimal import Decimal
+
+from django.core.validators import MinValueValidator
+from django.db import models
+from django.db.models import F, Q
+from django.utils import timezone
+
+
+def _price(meaning: str, *, optional: bool = False) -> "models.DecimalField[Decimal, Decimal]":
+    return models.DecimalField(
+        max_digits=18,
+        decimal_places=9,
+        null=optional,
+        blank=optional,
+        validators=[MinValueValidator(Decimal(0))],
+        help_text=f"USD per million tokens. {meaning}".strip(),
+    )
+
+
+class PriceEntry(models.Model):
+    """What a backend's tokens cost from a moment on; the latest entry not in the future holds."""
+
+    backend = models.ForeignKey("routing.Backend", on_delete=models.PROTECT, related_name="prices")
+    effective_from = models.DateTimeField(default=timezone.now)
+    input_usd_per_million = _price("")
+    cached_input_usd_per_million = _price("Empty: as input.", optional=True)
+    cache_write_usd_per_million = _price("Empty: as input.", optional=True)
+    output_usd_per_million = _price("Reasoning tokens are output tokens.")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["backend__name", "-effective_from"]
+        verbose_name_plural = "price entries"
+        constraints = [
+            models.UniqueConstraint(fields=["backend", "effective_from"], name="priceentry_one_at_a_time"),
+            models.CheckConstraint(
+                condition=Q(input_usd_per_million__gte=0, output_usd_per_million__gte=0)
+                & (Q(cached_input_usd_per_million=None) | Q(cached_input_usd_per_million__gte=0))
+                & (Q(cache_write_usd_per_million=None) | Q(cache_write_usd_per_million__gte=0)),
+                name="priceentry_not_negative",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.backend} from {self.effective_from:%Y-%m-%d}"
+
+
+class Status(models.TextChoices):
+    """How a request ended."""
+
+    COMPLETED = "completed", "Completed"
+    REFUSED = "refused", "Refused by the gateway"
+    FAILED = "failed", "Failed at the backend"
+    CLIENT_LEFT = "client_left", "The client left"
+
+
+class UsageRecord(models.Model):
+    """The ledger: one row per request, appended by the shipper, never changed.
+
+    Names are copied beside the ids and there are no foreign keys, so that no later edit or deletion can
+    change or block what happened. Money is integer nano-dollars (1e-9 USD), rounded half up once per token
+    kind; `cost_nanousd` is the sum of the kinds. The table is partitioned by month of `request_id` (UUIDv7).
+    """
+
+    request_id = models.UUIDField(primary_key=True)
+    spool = models.UUIDField()
+    seq = models.BigIntegerField()
+    admitted_at = models.DateTimeField()
+    ended_at = models.DateTimeField()
+    operation = models.CharField(max_length=64)
+    streamed = models.BooleanField()
+    status = models.CharField(max_length=16, choices=Status)
+    http_status = models.PositiveSmallIntegerField()
+    reason = models.CharField(
+        max_length=64, blank=True, help_text="The x-gateway-reason of a refusal or failure."
+    )
+
+    department_id = models.BigIntegerField(null=True)
+    department = models.CharField(max_length=63, blank=True)
+    team_id = models.BigIntegerField(null=True)
+    team = models.CharField(max_length=63, blank=True)
+    application_id = models.BigIntegerField(null=True)
+    application = models.CharField(max_length=63, blank=True)
+    api_key_id = models.BigIntegerField(null=True)
+    api_key_hint = models.CharField(max_length=32, blank=True)
+    end_user = models.CharField(max_length=200, blank=True)
+    client_request_id = models.CharField(
+        max_length=200, blank=True, help_text="The caller's X-Client-Request-Id."
+    )
+
+    model = models.CharField(max_length=128, blank=True)
+    backend_id = models.BigIntegerField(null=True)
+    backend = models.CharField(max_length=63, blank=True)
+    price_entry_id = models.BigIntegerField(null=True)
+
+    input_tokens = models.BigIntegerField(help_text="All prompt tokens, cached ones included.")
+    cached_input_tokens = models.BigIntegerField()
+    cache_write_tokens = models.BigIntegerField()
+    output_tokens = models.BigIntegerField(help_text="All answer tokens, reasoning included.")
+    reasoning_tokens = models.BigIntegerField()
+    estimated = models.BooleanField(help_text="Counted here, because the backend reported no usable figures.")
+    input_cost_nanousd = models.BigIntegerField(
+        help_text="Of the prompt tokens neither cached nor written to cache."
+    )
+    cached_input_cost_nanousd = models.BigIntegerField()
+    cache_write_cost_nanousd = models.BigIntegerField()
+    output_cost_nanousd = models.BigIntegerField()
+    cost_nanousd = models.BigIntegerField()
+
+    attempts = models.PositiveSmallIntegerField()
+    duration_ms = models.PositiveIntegerField()
+    first_byte_ms = models.PositiveIntegerField(null=True)
+    overhead_us = models.PositiveIntegerField(
+        null=True, help_text="Time in the gateway before the backend was called."
+    )
+
+    class Meta:
+        ordering = ["-request_id"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(
+                    cost_nanousd=F("input_cost_nanousd")
+                    + F("cached_input_cost_nanousd")
+                    + F("cache_write_cost_nanousd")
+                    + F("output_cost_nanousd")
+                ),
+                name="usagerecord_cost_is_sum",
+            ),
+            models.CheckConstraint(
+                condition=Q(
+                    input_tokens__gte=F("cached_input_tokens") + F("cache_write_tokens"),
+                    output_tokens__gte=F("reasoning_tokens"),
+                    cached_input_tokens__gte=0,
+                    cache_write_tokens__gte=0,
+                    reasoning_tokens__gte=0,
+                ),
+                name="usagerecord_tokens_consistent",
+            ),
+            models.CheckConstraint(
+                condition=Q(
+                    input_cost_nanousd__gte=0,
+                    cached_input_cost_nanousd__gte=0,
+                    cache_write_cost_nanousd__gte=0,
+                    output_cost_nanousd__gte=0,
+                ),
+                name="usagerecord_cost_not_negative",
+            ),
+            models.CheckConstraint(condition=Q(status__in=Status.values), name="usagerecord_status_known"),
+        ]
+        indexes = [
+            models.Index(fields=["team_id", "-request_id"], name="usagerecord_team"),
+            models.Index(fields=["api_key_id", "-request_id"], name="usagerecord_key"),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.request_id)
+
+
+class Spool(models.Model):
+    """A worker's spool and its watermark: every frame up to `shipped_seq` is in the ledger."""
+
+    id = models.UUIDField(primary_key=True)
+    host = models.CharField(max_length=200)
+    shipped_seq = models.BigIntegerField(default=0)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ["-updated_at"]
+        constraints = [
+            models.CheckConstraint(condition=Q(shipped_seq__gte=0), name="spool_shipped_not_negative")
+        ]
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
+class QuarantinedFrame(models.Model):
+    """A spool frame the ledger could not take, kept whole so that nothing is lost and nothing is blocked."""
+
+    spool = models.UUIDField()
+    seq = models.BigIntegerField()
+    body = models.BinaryField()
+    error = models.CharField(max_length=500)
+    at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [models.UniqueConstraint(fields=["spool", "seq"], name="quarantinedframe_once")]
+
+    def __str__(self) -> str:
+        return f"{self.spool}:{self.seq}"

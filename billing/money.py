@@ -1,0 +1,75 @@
+"""Prices and cost, in integers only.
+
+Money is an integer number of nano-dollars (1e-9 USD). A price of D dollars per million tokens is kept as
+D * 1e9 nano-dollars per million tokens, exact because the price book holds at most nine decimals. Each token
+kind's cost is rounded half up once; a record's cost is the sum of its kinds.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from billing.usage import Usage
+
+NANOUSD_PER_USD = 1_000_000_000
+_TOKENS_PER_PRICE = 1_000_000
+
+
+def nanousd_per_million(usd_per_million: Decimal) -> int:
+    """The price book's figure as an exact integer. Raises ValueError when it has more than nine decimals."""
+    scaled = usd_per_million * NANOUSD_PER_USD
+    if scaled != (whole := int(scaled)):
+        raise ValueError(f"{usd_per_million} USD has more than nine decimals")
+    return whole
+
+
+def cost_nanousd(tokens: int, price_nanousd_per_million: int) -> int:
+    """tokens * price, rounded half up to a whole nano-dollar. Neither may be negative."""
+    return (2 * tokens * price_nanousd_per_million + _TOKENS_PER_PRICE) // (2 * _TOKENS_PER_PRICE)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one request cost, by token kind, in nano-dollars."""
+
+    input_nanousd: int = 0
+    cached_input_nanousd: int = 0
+    cache_write_nanousd: int = 0
+    output_nanousd: int = 0
+
+    @property
+    def total_nanousd(self) -> int:
+        """The sum of the kinds: what the ledger charges."""
+        return self.input_nanousd + self.cached_input_nanousd + self.cache_write_nanousd + self.output_nanousd
+
+
+FREE = Cost()
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """One entry of the price book, in nano-dollars per million tokens."""
+
+    entry_id: int
+    effective_from: datetime
+    input: int
+    cached_input: int
+    cache_write: int
+    output: int
+
+    def cost(self, usage: Usage) -> Cost:
+        """The cost of `usage`: every input token is priced once, by its kind."""
+        return Cost(
+            input_nanousd=cost_nanousd(usage.plain_input_tokens, self.input),
+            cached_input_nanousd=cost_nanousd(usage.cached_input_tokens, self.cached_input),
+            cache_write_nanousd=cost_nanousd(usage.cache_write_tokens, self.cache_write),
+            output_nanousd=cost_nanousd(usage.output_tokens, self.output),
+        )
+
+
+def price_at(prices: tuple[Price, ...], moment: datetime) -> Price | None:
+    """The entry in force at `moment`, from `prices` in rising order of their start; None when there is none."""
+    for price in reversed(prices):
+        if price.effective_from <= moment:
+            return price
+    return None

@@ -1,0 +1,20 @@
+"""The project as an app: it carries commands, system checks and the grants that follow every migration."""
+
+from django.apps import AppConfig, apps
+from django.db.models.signals import post_migrate
+
+
+class GatewaySiteConfig(AppConfig):
+    """See the package's docstring for what lives here."""
+
+    name = "gateway_site"
+    verbose_name = "Gateway"
+
+    def ready(self) -> None:
+        """Connect the grants and register the checks."""
+        from gateway_site import checks  # noqa: F401
+        from gateway_site.grants import grant_runtime_role
+
+        # Django sends post_migrate for apps with models only, after all tables exist: once is enough.
+        last = apps.get_app_config("routing")
+        post_migrate.connect(grant_runtime_role, sender=last, dispatch_uid="grant_runtime_role")

@@ -1,0 +1,48 @@
+"""The ASGI entry: `/v1` goes to the lean data-plane handler, everything else to Django as it comes."""
+
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from django.core.asgi import get_asgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gateway_site.settings")
+django_application = get_asgi_application()
+
+from gateway_site.data_plane import DataPlane  # noqa: E402 - after Django is set up
+from gateway_site.lifespan import run_lifespan  # noqa: E402
+from routing.gateway import Gateway, GatewaySettings  # noqa: E402
+
+Scope = Mapping[str, Any]
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+
+
+class Application:
+    """One worker: its gateway lives from the server's start-up to its shutdown."""
+
+    def __init__(self) -> None:
+        self._data_plane: DataPlane | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Dispatch one connection scope."""
+        if scope["type"] == "lifespan":
+            await run_lifespan(self._start, self._stop, receive, send)
+        elif scope["type"] != "http":
+            raise ValueError(f"no {scope['type']} here")
+        elif self._data_plane is not None and self._data_plane.serves(scope["path"]):
+            await self._data_plane(scope, receive, send)
+        else:
+            await django_application(scope, receive, send)  # type: ignore[arg-type]
+
+    async def _start(self) -> None:
+        gateway = Gateway(GatewaySettings.from_django())
+        await gateway.start()
+        self._data_plane = DataPlane(gateway)
+
+    async def _stop(self) -> None:
+        if self._data_plane is not None:
+            await self._data_plane.gateway.close()
+
+
+application = Application()

@@ -1,0 +1,125 @@
+"""The lean ASGI handler of `/v1`, and of the health checks that need the worker's own state.
+
+Stock Django opens a thread-sensitive context per request, spools the body to a file and races a disconnect
+listener; that costs more than the whole pipeline (docs/adr/0002). This handler reads the bounded body,
+builds the HttpRequest in memory, awaits the view, and sends what it returns.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+
+from gateway_site.health import livez, readyz
+from routing.call import Call, Client, Reply
+from routing.gateway import Gateway
+from routing.urls import find_view
+from routing.views import refuse_unread
+from teams.errors import GatewayError, body_timeout, body_too_large
+
+Scope = Mapping[str, Any]
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+
+_BODY_S = 60.0
+_HEALTH = {"/livez": livez, "/readyz": readyz}
+
+
+class ClientGone(Exception):
+    """The caller disconnected before its request was complete."""
+
+
+class DataPlane:
+    """Serves one worker's `/v1`."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+
+    @staticmethod
+    def serves(path: str) -> bool:
+        """Whether `path` is ours rather than Django's."""
+        return path.startswith("/v1/") or path == "/v1" or path in _HEALTH
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; returns quietly when the caller has gone."""
+        if (check := _HEALTH.get(scope["path"])) is not None:
+            status, body = await check(self.gateway)
+            await _send_plain(send, HttpResponse(body, status=status, content_type="application/json"), scope)
+            return
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        client = Client(receive)
+        try:
+            body = await _read_body(receive, headers, self.gateway.options.max_body_bytes)
+        except ClientGone:
+            return
+        except GatewayError as error:
+            call = Call(scope["method"], scope["path"], headers, b"", client)
+            await _send_plain(send, refuse_unread(self.gateway, call, error), scope)
+            return
+        call = Call(scope["method"], scope["path"], headers, body, client)
+        try:
+            response = await find_view(call.path)(_build_request(self.gateway, call))
+            reply: Reply = response.reply
+            if reply.stream is None:
+                await _send_plain(send, response, scope)
+            else:
+                await _send_stream(send, response, reply)
+        except asyncio.CancelledError:
+            if not client.has_left:
+                raise
+        finally:
+            client.stop_watching()
+
+
+async def _read_body(receive: Receive, headers: Mapping[str, str], limit_bytes: int) -> bytes:
+    """The whole body. Raises ClientGone, or GatewayError when it is too large or too slow."""
+    length = headers.get("content-length", "")
+    if length.isdecimal() and int(length) > limit_bytes:
+        raise body_too_large(limit_bytes)
+    pieces, size = [], 0
+    try:
+        async with asyncio.timeout(_BODY_S):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                pieces.append(message.get("body", b""))
+                size += len(pieces[-1])
+                if size > limit_bytes:
+                    raise body_too_large(limit_bytes)
+                if not message.get("more_body"):
+                    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    except TimeoutError:
+        raise body_timeout() from None
+
+
+def _build_request(gateway: Gateway, call: Call) -> HttpRequest:
+    request = HttpRequest()
+    request.method, request.path, request.path_info = call.method, call.path, call.path
+    request.gateway, request.call = gateway, call  # type: ignore[attr-defined]
+    return request
+
+
+async def _send_plain(send: Send, response: HttpResponse, scope: Scope) -> None:
+    body = response.content
+    headers = [*_encode_headers(response), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+
+async def _send_stream(send: Send, response: HttpResponse, reply: Reply) -> None:
+    """Send piece by piece; `aclosing` runs the stream's settlement at once when the caller vanished mid-send."""
+    assert reply.stream is not None  # noqa: S101
+    async with contextlib.aclosing(reply.stream) as stream:
+        headers = _encode_headers(response)
+        await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+        await send({"type": "http.response.body", "body": reply.first_piece, "more_body": True})
+        async for piece in stream:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _encode_headers(response: HttpResponse) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in response.items()]

@@ -1,0 +1,154 @@
+"""The demo: a small company whose models are served by the simulator. Made once, then left to its users.
+
+Its key and passwords are derived from GATEWAY_SECRET_KEY, so they can be told again without being stored.
+"""
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.models import Group, Permission, User
+from django.db import transaction
+from django.db.models import Q
+
+from billing.models import PriceEntry
+from routing.credentials import encrypt_credential
+from routing.models import Backend, CatalogueModel, Grant, Route
+from teams.keys import key_from_number
+from teams.models import Application, Department, Member, Role, Team
+from teams.services import create_key
+
+ACTOR = "load_demo"
+DEPARTMENT = "demo-department"
+TEAM = "demo-team"
+MODEL = "demo-chat"
+UNGRANTED_MODEL = "demo-restricted"
+BACKEND = "simulator"
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A demo user: the label in demo.json, the role, and where it holds."""
+
+    label: str
+    username: str
+    role: Role
+    may_use_admin: bool = False
+
+
+PEOPLE = (
+    Person("admin", "demo-admin", Role.PLATFORM_ADMIN, may_use_admin=True),
+    Person("auditor", "demo-auditor", Role.SECURITY_AUDITOR, may_use_admin=True),
+    Person("finance", "demo-finance", Role.FINANCE, may_use_admin=True),
+    Person("department_manager", "demo-manager", Role.DEPARTMENT_MANAGER),
+    Person("team_owner", "demo-owner", Role.TEAM_OWNER),
+    Person("member", "demo-member", Role.TEAM_MEMBER),
+)
+
+
+def _derive(purpose: str) -> bytes:
+    return hmac.digest(settings.SECRET_KEY.encode(), f"demo:{purpose}".encode(), hashlib.sha512)
+
+
+def demo_key() -> str:
+    """The demo application's API key."""
+    return key_from_number(int.from_bytes(_derive("api key")) % 62**43)
+
+
+def demo_password(person: Person) -> str:
+    """20 hexadecimal digits."""
+    return _derive(f"password of {person.username}").hex()[:20]
+
+
+def describe(base_url: str) -> dict[str, object]:
+    """The content of demo.json. `base_url` is the portal's, without a path."""
+    users = {
+        person.label: {"username": person.username, "password": demo_password(person)} for person in PEOPLE
+    }
+    return {
+        "base_url": f"{base_url}/v1",
+        "portal_url": base_url,
+        "api_key": demo_key(),
+        "model": MODEL,
+        "users": users,
+    }
+
+
+@transaction.atomic
+def load(simulator_url: str) -> bool:
+    """Make the demo data unless it exists; returns whether it was made. The backend follows the simulator's
+    address either way."""
+    is_new = not Department.objects.filter(slug=DEPARTMENT).exists()
+    if is_new:
+        _load_catalogue(simulator_url)
+        team = _load_team()
+        _load_people(team)
+    else:
+        _follow_simulator(simulator_url)
+    return is_new
+
+
+def _load_catalogue(simulator_url: str) -> None:
+    backend = Backend.objects.create(
+        name=BACKEND,
+        base_url=simulator_url,
+        upstream_model="simulated-chat",
+        credential_encrypted=encrypt_credential("simulator-needs-no-secret", simulator_url),
+    )
+    PriceEntry.objects.create(
+        backend=backend,
+        input_usd_per_million=Decimal("0.15"),
+        cached_input_usd_per_million=Decimal("0.075"),
+        output_usd_per_million=Decimal("0.60"),
+    )
+    for name, description in (
+        (MODEL, "The demo's model."),
+        (UNGRANTED_MODEL, "Granted to nobody: answers 403."),
+    ):
+        model = CatalogueModel.objects.create(name=name, description=description)
+        Route.objects.create(model=model, backend=backend)
+
+
+def _follow_simulator(simulator_url: str) -> None:
+    backend = Backend.objects.filter(name=BACKEND).exclude(base_url=simulator_url).first()
+    if backend is not None:
+        backend.base_url = simulator_url
+        backend.credential_encrypted = encrypt_credential("simulator-needs-no-secret", simulator_url)
+        backend.save(update_fields=["base_url", "credential_encrypted"])
+
+
+def _load_team() -> Team:
+    department = Department.objects.create(slug=DEPARTMENT, name="Demo department", cost_centre="4711")
+    team = Team.objects.create(department=department, slug=TEAM, name="Demo team")
+    application = Application.objects.create(team=team, slug="demo-app", name="Demo application")
+    Grant.objects.create(team=team, model=CatalogueModel.objects.get(name=MODEL))
+    create_key(team, "Demo key", actor=ACTOR, application=application, never_expires=True, secret=demo_key())
+    return team
+
+
+def _load_people(team: Team) -> None:
+    for person in PEOPLE:
+        user = User.objects.create_user(person.username, password=demo_password(person))
+        user.is_staff = person.may_use_admin
+        user.is_superuser = person.role is Role.PLATFORM_ADMIN
+        user.save()
+        scopes: dict[Role, dict[str, Any]] = {
+            Role.DEPARTMENT_MANAGER: {"department": team.department},
+            Role.TEAM_OWNER: {"team": team},
+            Role.TEAM_MEMBER: {"team": team},
+        }
+        Member.objects.create(user=user, role=person.role, **scopes.get(person.role, {}))
+        if person.may_use_admin and not user.is_superuser:
+            user.groups.add(_read_only_group(person.role))
+
+
+def _read_only_group(role: Role) -> Group:
+    """Auditors may look at everything, finance at teams and money; neither may change anything."""
+    apps = {"audit", "teams", "billing", "routing"} if role is Role.SECURITY_AUDITOR else {"teams", "billing"}
+    group, _ = Group.objects.get_or_create(name=str(role.label))
+    is_view = Q(codename__startswith="view_", content_type__app_label__in=apps)
+    group.permissions.set(Permission.objects.filter(is_view))
+    return group

@@ -1,0 +1,160 @@
+"""Settings say where things are and how big; policy is rows in the database, never a setting.
+
+Every variable is listed with its meaning in docs/reference/settings.md.
+"""
+
+from pathlib import Path
+
+import dj_database_url
+
+from gateway_site import env
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+# --- Security -------------------------------------------------------------------------------------------
+SECRET_KEY = env.text("GATEWAY_SECRET_KEY")
+DEBUG = env.flag("GATEWAY_DEBUG", default=False)
+ALLOWED_HOSTS = list(env.items("GATEWAY_ALLOWED_HOSTS", "127.0.0.1,localhost,[::1]"))
+CSRF_TRUSTED_ORIGINS = list(env.items("GATEWAY_CSRF_TRUSTED_ORIGINS"))
+GATEWAY_HTTPS = env.flag("GATEWAY_HTTPS", default=False)  # true behind TLS: secure cookies and HSTS
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = GATEWAY_HTTPS
+SECURE_HSTS_SECONDS = 31_536_000 if GATEWAY_HTTPS else 0
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+SESSION_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_AGE = 12 * 3600
+
+# Versioned peppers of API key digests, "1:<hex>,2:<hex>"; new keys use the highest version.
+GATEWAY_KEY_PEPPERS = env.text("GATEWAY_KEY_PEPPERS")
+# Fernet keys of stored backend credentials; the first encrypts, all decrypt.
+GATEWAY_FIELD_KEYS = env.items("GATEWAY_FIELD_KEYS")
+
+# --- Applications, in the order of imports (ARCHITECTURE.md) --------------------------------------------
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "audit",
+    "teams",
+    "billing",
+    "routing",
+    "gateway_site",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "gateway_site.middleware.ContentSecurityPolicyMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "gateway_site.urls"
+ASGI_APPLICATION = "gateway_site.asgi.application"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+# --- Database -------------------------------------------------------------------------------------------
+# "default" is the runtime role, which may not change ledger and audit rows; "owner" makes the schema.
+# CONN_MAX_AGE stays 0: persistent connections leak under ASGI.
+_DATABASE_URL = env.text("DATABASE_URL")
+DATABASES = {
+    "default": dj_database_url.parse(_DATABASE_URL, conn_max_age=0),
+    "owner": dj_database_url.parse(env.text("DATABASE_OWNER_URL", _DATABASE_URL), conn_max_age=0),
+}
+DATABASES["owner"]["TEST"] = {"MIRROR": "default"}
+DATABASE_ROUTERS = ["gateway_site.database.SchemaOwnerRouter"]
+for _database in DATABASES.values():
+    _database.setdefault("OPTIONS", {})["connect_timeout"] = 5
+
+# --- Redis or Valkey, Celery ----------------------------------------------------------------------------
+REDIS_URL = env.text("REDIS_URL")
+# Celery spells a unix socket in its own way.
+CELERY_BROKER_URL = (
+    REDIS_URL.replace("unix://", "redis+socket://").replace("?db=", "?virtual_host=")
+    if REDIS_URL.startswith("unix://")
+    else REDIS_URL
+)
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_TASK_TIME_LIMIT = 600
+CELERY_TASK_SOFT_TIME_LIMIT = 540
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_TIMEZONE = "UTC"
+CELERY_BEAT_SCHEDULE = {
+    "create-ledger-partitions": {"task": "billing.tasks.create_ledger_partitions", "schedule": 6 * 3600},
+}
+
+# --- Data plane: bounds and places ----------------------------------------------------------------------
+GATEWAY_SPOOL_DIR = Path(env.text("GATEWAY_SPOOL_DIR"))
+GATEWAY_SPOOL_MAX_BYTES = env.integer("GATEWAY_SPOOL_MAX_BYTES", 2 * 1024**3, least=64 * 1024**2)
+GATEWAY_MAX_BODY_BYTES = env.integer("GATEWAY_MAX_BODY_BYTES", 20 * 1024**2, least=1024)
+GATEWAY_MAX_ANSWER_BYTES = env.integer("GATEWAY_MAX_ANSWER_BYTES", 32 * 1024**2, least=1024)
+GATEWAY_KEEPALIVE_S = env.integer("GATEWAY_KEEPALIVE_S", 15, least=1)
+GATEWAY_SHUTDOWN_S = env.integer("GATEWAY_SHUTDOWN_S", 30, least=1)
+# host:port pairs of backends that may use plain http, loopback or private addresses.
+GATEWAY_PRIVATE_BACKENDS = frozenset(env.items("GATEWAY_PRIVATE_BACKENDS"))
+
+# --- People ---------------------------------------------------------------------------------------------
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
+]
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "landing"
+LOGOUT_REDIRECT_URL = "landing"
+
+# --- Pages ----------------------------------------------------------------------------------------------
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_TZ = True
+STATIC_URL = "/static/"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STATIC_ROOT = BASE_DIR / "staticfiles"
+WHITENOISE_USE_FINDERS = True  # serves static files without a collect step
+
+# --- Logs: one JSON object a line, with the request id; docs/reference/logs.md --------------------------
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"json": {"()": "gateway_site.logs.JsonFormatter"}},
+    "handlers": {"stdout": {"class": "logging.StreamHandler", "formatter": "json"}},
+    "root": {"handlers": ["stdout"], "level": env.text("GATEWAY_LOG_LEVEL", "INFO")},
+    "loggers": {
+        "uvicorn.access": {"level": "WARNING"},
+        "django.request": {"level": "ERROR"},
+        "django.security.DisallowedHost": {"level": "CRITICAL"},
+    },
+}
+
+REST_FRAMEWORK = {
+    "UNAUTHENTICATED_USER": None,
+    "DEFAULT_AUTHENTICATION_CLASSES": [],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+}

@@ -1,0 +1,14 @@
+"""Portal URLs. `/v1`, `/livez` and `/readyz` never get here: see gateway_site/data_plane.py."""
+
+from django.contrib import admin
+from django.contrib.auth import views as auth_views
+from django.urls import path
+
+from gateway_site.views import landing
+
+urlpatterns = [
+    path("", landing, name="landing"),
+    path("sign-in/", auth_views.LoginView.as_view(template_name="site/sign_in.html"), name="login"),
+    path("sign-out/", auth_views.LogoutView.as_view(), name="logout"),
+    path("admin/", admin.site.urls),
+]

@@ -1,0 +1,85 @@
+"""Keeps a worker's snapshot current: asks for the version twice a second and swaps the snapshot when it rose."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from django.db import DatabaseError, InterfaceError, connection
+
+from routing.snapshot import Snapshot, load_snapshot, read_version
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 0.5  # a change acts within a second on every worker
+Result = TypeVar("Result")
+
+
+class DatabaseThreads:
+    """Runs queries outside the event loop, on two threads that keep their connections."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="database")
+
+    async def run(self, query: Callable[[], Result]) -> Result:
+        """The result of `query`. Raises DatabaseError or InterfaceError when PostgreSQL is away."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, _with_live_connection, query)
+
+    def close(self) -> None:
+        """Wait for running queries and end the threads."""
+        for _ in range(2):
+            self._threads.submit(connection.close)
+        self._threads.shutdown()
+
+
+def _with_live_connection(query: Callable[[], Result]) -> Result:
+    """Once more on a new connection when the kept one turned out dead."""
+    try:
+        return query()
+    except (DatabaseError, InterfaceError):
+        connection.close()
+        return query()
+
+
+class Configuration:
+    """The current snapshot, and whether it is known to be current."""
+
+    def __init__(self, database: DatabaseThreads) -> None:
+        self._database = database
+        self._task: asyncio.Task[None] | None = None
+        self.snapshot = Snapshot(version=0, models={})
+        self.is_current = False
+
+    async def start(self) -> None:
+        """Load the first snapshot and begin to watch. Raises DatabaseError when PostgreSQL is away."""
+        self.snapshot = await self._database.run(load_snapshot)
+        self.is_current = True
+        self._task = asyncio.create_task(self._watch())
+
+    async def close(self) -> None:
+        """Stop watching."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def refresh(self) -> None:
+        """Swap in a new snapshot if the version rose."""
+        if await self._database.run(read_version) != self.snapshot.version:
+            self.snapshot = await self._database.run(load_snapshot)
+            logger.info("Configuration version %d is in force.", self.snapshot.version)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(POLL_S)
+            try:
+                await self.refresh()
+            except (DatabaseError, InterfaceError) as error:
+                if self.is_current:
+                    logger.error("The database is away; the last configuration stays in force: %s", error)
+                self.is_current = False
+            except Exception:
+                logger.exception("The configuration could not be read; the last one stays in force.")
+                self.is_current = False
+            else:
+                self.is_current = True

@@ -1,0 +1,63 @@
+"""Backend credentials at rest: encrypted under a dedicated key list and bound to the backend's host."""
+
+import json
+import os
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from django.conf import settings
+
+_REFERENCE = re.compile(r"\A(env:[A-Za-z_][A-Za-z0-9_]*|file:/[^\0]+)\Z")
+
+
+class CredentialError(Exception):
+    """The credential cannot be read; the message names neither the secret nor its ciphertext."""
+
+
+def check_reference(reference: str) -> None:
+    """Accept an empty string, `env:NAME` or `file:/path`; raise CredentialError otherwise."""
+    if reference and not _REFERENCE.match(reference):
+        raise CredentialError("Write env:NAME or file:/absolute/path.")
+
+
+def encrypt_credential(secret: str, base_url: str) -> bytes:
+    """Encrypt `secret` for the host of `base_url`; it opens for no other host."""
+    payload = json.dumps({"host": _host(base_url), "secret": secret}).encode()
+    return _fernet().encrypt(payload)
+
+
+def decrypt_credential(encrypted: bytes, base_url: str) -> str:
+    """The secret stored for the host of `base_url`. Raises CredentialError."""
+    try:
+        payload = json.loads(_fernet().decrypt(encrypted))
+    except InvalidToken:
+        raise CredentialError("The stored credential opens with none of GATEWAY_FIELD_KEYS.") from None
+    if payload["host"] != _host(base_url):
+        raise CredentialError("The stored credential belongs to another host; enter it again.")
+    return str(payload["secret"])
+
+
+def resolve_credential(reference: str, encrypted: bytes | None, base_url: str) -> str | None:
+    """The credential to send to `base_url`, or None when the backend has none. Raises CredentialError."""
+    if encrypted is not None:
+        return decrypt_credential(encrypted, base_url)
+    if not reference:
+        return None
+    kind, _, place = reference.partition(":")
+    try:
+        secret = os.environ[place] if kind == "env" else Path(place).read_text(encoding="utf-8").strip()
+    except (KeyError, OSError, UnicodeDecodeError):
+        raise CredentialError(f"The credential reference {kind}:... cannot be read.") from None
+    if not secret or not secret.isascii() or not secret.isprintable():
+        raise CredentialError(f"The credential of {kind}:... is empty or not printable ASCII.")
+    return secret
+
+
+def _host(base_url: str) -> str:
+    return urlsplit(base_url).netloc.lower()
+
+
+def _fernet() -> MultiFernet:
+    return MultiFernet([Fernet(key) for key in settings.GATEWAY_FIELD_KEYS])

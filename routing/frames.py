@@ -1,0 +1,132 @@
+"""Passes an OpenAI event stream on, whole frames at a time, and learns from it what the ledger needs.
+
+Parse after, not during: a piece of a stream is searched for a few byte patterns and passed on as it came.
+Only a piece that may hold the usage figures or an error is taken apart. What was passed is remembered, to be
+counted after the end if the backend reported no usage.
+"""
+
+import re
+
+import msgspec
+
+from billing.usage import Usage
+from routing.chat import read_usage, texts_in
+
+_NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null|"usage"\s*:\s*null\s*,')
+_FRAME_END = re.compile(rb"\r?\n\r?\n")
+_DONE = re.compile(rb"(?:\A|\n)data:[ ]?\[DONE\]")
+_KEPT_BYTES = 32 * 1024  # of passed frames before their text is taken out, to bound memory per open stream
+DONE_FRAME = b"data: [DONE]\n\n"
+
+
+class StreamFault(ValueError):
+    """The backend sent an error frame, or something that is no event stream."""
+
+
+class _Chunk(msgspec.Struct):
+    choices: msgspec.Raw = msgspec.Raw(b"null")
+    usage: msgspec.Raw = msgspec.Raw(b"null")
+    error: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_decode_chunk = msgspec.json.Decoder(_Chunk).decode
+
+
+class FrameRelay:
+    """One stream's relay, without any input or output of its own.
+
+    `feed` what arrives, send what it returns. After `is_done` the backend has ended the stream properly; the
+    closing frame itself (DONE_FRAME) is left to the caller, who settles first. `wants_usage`: whether the
+    caller asked for the usage frame; when not, it and the `"usage": null` of other frames are taken out.
+    """
+
+    def __init__(self, *, wants_usage: bool, max_frame_bytes: int) -> None:
+        self._wants_usage = wants_usage
+        self._max_frame_bytes = max_frame_bytes
+        self._pending = b""
+        self._kept: list[bytes] = []
+        self._kept_bytes = 0
+        self._texts: list[str] = []
+        self.is_done = False
+        self.usage: Usage | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        """Whole frames to pass on now, maybe none. Raises StreamFault on an error frame or an endless one."""
+        if self.is_done:
+            return b""
+        if self._pending:
+            data = self._pending + data
+        end = self._last_frame_end(data)
+        data, self._pending = data[:end], data[end:]
+        if len(self._pending) > self._max_frame_bytes:
+            raise StreamFault("a frame is larger than the bound")
+        if b"[DONE]" in data and (done := _DONE.search(data)):
+            self.is_done = True
+            data = data[: done.start()] + (b"\n" if done.start() else b"")
+        if b'"usage"' in data or b'"error"' in data:
+            data = self._inspect(data)
+        self._keep(data)
+        return data
+
+    def texts(self) -> list[str]:
+        """The texts of all frames passed so far; to be asked after the end."""
+        self._take_texts()
+        return self._texts
+
+    @staticmethod
+    def _last_frame_end(data: bytes) -> int:
+        end = data.rfind(b"\n\n") + 2
+        if b"\r\n\r\n" in data:
+            end = max(end, data.rfind(b"\r\n\r\n") + 4)
+        return end if end > 1 else 0
+
+    def _inspect(self, data: bytes) -> bytes:
+        """Take out null usage unless wanted; read and maybe drop the frame that holds the figures."""
+        if not self._wants_usage:
+            data = _NULL_USAGE.sub(b"", data)
+        if b'"usage"' not in data and b'"error"' not in data:
+            return data
+        passed, start = [], 0
+        for match in _FRAME_END.finditer(data):
+            frame = data[start : match.end()]
+            start = match.end()
+            if self._passes(frame):
+                passed.append(frame)
+        return b"".join(passed)
+
+    def _passes(self, frame: bytes) -> bool:
+        """Read one frame; False for the extra usage frame of a caller who did not ask for it."""
+        if b'"usage"' not in frame and b'"error"' not in frame:
+            return True
+        chunk = _read_chunk(frame)
+        if chunk is None:
+            return True
+        if bytes(chunk.error) != b"null":
+            raise StreamFault("the backend sent an error frame")
+        if bytes(chunk.usage) == b"null":
+            return True
+        self.usage = read_usage(chunk.usage) or self.usage
+        return self._wants_usage or bytes(chunk.choices).translate(None, b" \r\n\t") not in {b"[]", b"null"}
+
+    def _keep(self, data: bytes) -> None:
+        self._kept.append(data)
+        self._kept_bytes += len(data)
+        if self._kept_bytes > _KEPT_BYTES:
+            self._take_texts()
+
+    def _take_texts(self) -> None:
+        for frame in _FRAME_END.split(b"".join(self._kept)):
+            chunk = _read_chunk(frame)
+            if chunk is not None and bytes(chunk.choices) != b"null":
+                self._texts += texts_in(msgspec.json.decode(chunk.choices))
+        self._kept.clear()
+        self._kept_bytes = 0
+
+
+def _read_chunk(frame: bytes) -> _Chunk | None:
+    """The JSON of a frame's data lines; None for comments and for what is not a JSON object."""
+    lines = [line[5:].strip() for line in frame.splitlines() if line.startswith(b"data:")]
+    try:
+        return _decode_chunk(b"\n".join(lines)) if lines else None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None

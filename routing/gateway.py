@@ -1,0 +1,107 @@
+"""What one worker needs to serve, built once at start and passed in; tests build their own."""
+
+import asyncio
+import logging
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from django.conf import settings
+from django.db import DatabaseError, InterfaceError
+
+from billing.ledger import Ledger
+from billing.spool import Spool
+from billing.tokens import TokenCounter, load_counter
+from routing.configuration import Configuration, DatabaseThreads
+from routing.models import Provider as ProviderName
+from routing.providers.base import Provider
+from routing.providers.openai import OpenAIProvider
+from routing.trace import Trace
+from teams.errors import database_unavailable
+from teams.keyring import KeyHolder, KeyRing, find_key_holder
+from teams.keys import Peppers
+
+logger = logging.getLogger(__name__)
+
+_LOOK_UP_S = 5.0
+_SYNC_S = 0.1  # what a power loss can take of the spool
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """Places and bounds of one worker."""
+
+    spool_dir: Path
+    spool_max_bytes: int
+    max_body_bytes: int
+    max_answer_bytes: int
+    keepalive_s: float
+    key_peppers: str
+    private_backends: frozenset[str]
+
+    @classmethod
+    def from_django(cls) -> "GatewaySettings":
+        """As the environment says (gateway_site/settings.py)."""
+        return cls(
+            spool_dir=settings.GATEWAY_SPOOL_DIR,
+            spool_max_bytes=settings.GATEWAY_SPOOL_MAX_BYTES,
+            max_body_bytes=settings.GATEWAY_MAX_BODY_BYTES,
+            max_answer_bytes=settings.GATEWAY_MAX_ANSWER_BYTES,
+            keepalive_s=settings.GATEWAY_KEEPALIVE_S,
+            key_peppers=settings.GATEWAY_KEY_PEPPERS,
+            private_backends=settings.GATEWAY_PRIVATE_BACKENDS,
+        )
+
+
+class Gateway:
+    """One worker's configuration, keys, providers, token counter and ledger."""
+
+    def __init__(self, options: GatewaySettings) -> None:
+        self.options = options
+        self._database = DatabaseThreads()
+        self.configuration = Configuration(self._database)
+        self.keys = KeyRing(Peppers.parse(options.key_peppers), self._look_up_key)
+        self.ledger: Ledger
+        self.counter: TokenCounter
+        self._providers: dict[str, OpenAIProvider]
+        self._syncing: asyncio.Task[None]
+
+    async def start(self) -> None:
+        """Load what serving needs. Raises DatabaseError, OSError or SpoolFull when the worker cannot serve."""
+        options = self.options
+        self.ledger = Ledger(Spool(uuid.uuid4(), options.spool_dir, max_bytes=options.spool_max_bytes))
+        self.counter = await asyncio.to_thread(load_counter)
+        provider = OpenAIProvider(private=options.private_backends, max_answer_bytes=options.max_answer_bytes)
+        self._providers = {ProviderName.OPENAI.value: provider}
+        await self.configuration.start()
+        self._syncing = asyncio.create_task(self._sync_spool())
+
+    async def close(self) -> None:
+        """Give everything back; every running request must have ended."""
+        self._syncing.cancel()
+        await asyncio.wait([self._syncing])
+        await self.configuration.close()
+        for provider in self._providers.values():
+            await provider.close()
+        await asyncio.to_thread(self._database.close)
+        self.ledger.spool.close()
+
+    def provider(self, name: str) -> Provider:
+        """The provider that speaks a backend's form."""
+        return self._providers[name]
+
+    def record(self, trace: Trace) -> None:
+        """Append the request's one ledger entry."""
+        self.ledger.append(trace.to_entry())
+
+    async def _look_up_key(self, digests: list[bytes]) -> KeyHolder | None:
+        try:
+            async with asyncio.timeout(_LOOK_UP_S):
+                return await self._database.run(lambda: find_key_holder(digests))
+        except (DatabaseError, InterfaceError, TimeoutError):
+            raise database_unavailable() from None
+
+    async def _sync_spool(self) -> None:
+        while True:
+            await asyncio.sleep(_SYNC_S)
+            await asyncio.to_thread(self.ledger.spool.sync)

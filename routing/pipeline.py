@@ -1,0 +1,41 @@
+"""The way of one request, whole. Each stage is a call into its own module; a refusal is a GatewayError."""
+
+from billing.ledger import clean_text
+from routing.call import Call, Reply
+from routing.chat import read_chat_request, render_models
+from routing.gateway import Gateway
+from routing.stages import authenticate, call_plain, choose_backend, find_granted_model
+from routing.streaming import relay_stream
+from routing.trace import Trace
+
+_STREAM_HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
+
+
+async def complete_chat(gateway: Gateway, call: Call, trace: Trace) -> Reply:
+    """POST /v1/chat/completions: authenticate -> read -> find the model -> route -> call and charge.
+
+    `GatewayView` records the request, however this function ends. A plain answer is priced before it is sent.
+    Of a stream the first piece is awaited here, while the status is still open; `relay_stream` prices and
+    records the rest when it ends.
+    """
+    snapshot = gateway.configuration.snapshot
+    caller = await authenticate(gateway, snapshot, call.headers, trace)
+    request = read_chat_request(call.body)
+    trace.streamed = request.stream
+    trace.end_user = clean_text(call.headers.get("x-user-id") or request.end_user)
+    model = find_granted_model(snapshot, caller, request.model, trace)
+    target = choose_backend(model, trace)
+
+    trace.call_begins()
+    if not request.stream:
+        return Reply(body=await call_plain(gateway, request, target, trace))
+    call.client.cancel_when_gone()
+    stream = relay_stream(gateway, call, request, target, trace)
+    return Reply(headers=_STREAM_HEADERS, first_piece=await anext(stream), stream=stream)
+
+
+async def list_models(gateway: Gateway, call: Call, trace: Trace) -> Reply:
+    """GET /v1/models: the models that the caller's team has been granted."""
+    snapshot = gateway.configuration.snapshot
+    caller = await authenticate(gateway, snapshot, call.headers, trace)
+    return Reply(body=render_models(m for m in snapshot.models.values() if caller.team_id in m.granted_teams))

@@ -1,0 +1,151 @@
+"""OpenAI-compatible backends over one aiohttp session: OpenAI itself, vLLM, the simulator."""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+
+import aiohttp
+import msgspec
+
+from routing.addresses import ForbiddenAddress, GuardedResolver
+from routing.providers import base
+from routing.snapshot import Target
+from teams.errors import GatewayError
+
+_ERROR_BYTES = 64 * 1024
+
+
+class _ErrorBody(msgspec.Struct):
+    class Error(msgspec.Struct):
+        message: str | None = None
+        code: str | int | None = None
+        param: str | None = None
+
+    error: Error
+
+
+class OpenAIProvider:
+    """See base.Provider. Keeps connections alive, follows no redirects, uses no proxy of the environment."""
+
+    def __init__(self, *, private: Collection[str], max_answer_bytes: int) -> None:
+        self._max_answer_bytes = max_answer_bytes
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, resolver=GuardedResolver(private), keepalive_timeout=30),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None),
+            trust_env=False,
+            auto_decompress=True,
+            headers={
+                "User-Agent": "llm-gateway",
+                "Accept-Encoding": "identity",
+                "Content-Type": "application/json",
+            },
+            read_bufsize=64 * 1024,
+        )
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._session.close()
+
+    async def complete(self, target: Target, body: bytes, request_id: str) -> bytes:
+        """See base.Provider."""
+        async with (
+            _as_gateway_errors("whole call", target.total_timeout_s),
+            self._post(target, body, request_id) as response,
+        ):
+            if response.status != 200:
+                raise await _refusal(target, response)
+            answer = bytearray()
+            while chunk := await response.content.readany():
+                answer += chunk
+                if len(answer) > self._max_answer_bytes:
+                    response.close()
+                    raise base.backend_bad_answer()
+            return bytes(answer)
+
+    async def open_stream(self, target: Target, body: bytes, request_id: str) -> "OpenAIStream":
+        """See base.Provider."""
+        async with _as_gateway_errors("first byte", None):  # the caller of this method keeps the time
+            response = await self._post(target, body, request_id)
+            try:
+                if response.status != 200:
+                    raise await _refusal(target, response)
+                if not response.content_type.startswith("text/event-stream"):
+                    raise base.backend_bad_answer()
+            except BaseException:
+                response.close()
+                raise
+            return OpenAIStream(response)
+
+    def _post(self, target: Target, body: bytes, request_id: str) -> "aiohttp.client._RequestContextManager":
+        headers = {"X-Request-Id": request_id}
+        if target.credential is not None:
+            headers["Authorization"] = f"Bearer {target.credential}"
+        return self._session.post(
+            f"{target.base_url}/chat/completions",
+            data=body,
+            headers=headers,
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=target.connect_timeout_s),
+        )
+
+
+class OpenAIStream:
+    """See base.UpstreamStream."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+
+    async def read(self) -> bytes:
+        """See base.UpstreamStream."""
+        try:
+            return await self._response.content.readany()
+        except (aiohttp.ClientError, OSError):
+            raise base.backend_broke() from None
+
+    def close(self) -> None:
+        """See base.UpstreamStream; a connection whose answer was read to its end goes back to the pool."""
+        if self._response.content.at_eof():
+            self._response.release()
+        else:
+            self._response.close()
+
+
+@asynccontextmanager
+async def _as_gateway_errors(what: str, timeout_s: float | None) -> AsyncIterator[None]:
+    """The one seam where aiohttp's exceptions become ours, under one time limit."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            yield
+    except (
+        aiohttp.ConnectionTimeoutError,
+        aiohttp.ServerDisconnectedError,
+        aiohttp.ClientOSError,
+        ForbiddenAddress,
+    ):
+        raise base.backend_unreachable() from None
+    except TimeoutError:
+        raise base.backend_timeout(what) from None
+    except aiohttp.ClientPayloadError:
+        raise base.backend_broke() from None
+    except aiohttp.ClientError:
+        raise base.backend_bad_answer() from None
+
+
+async def _refusal(target: Target, response: aiohttp.ClientResponse) -> GatewayError:
+    """Our error for a status other than 200; reads at most 64 kB of its body."""
+    body = await response.content.read(_ERROR_BYTES)
+    try:
+        error = msgspec.json.decode(body, type=_ErrorBody).error
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        error = _ErrorBody.Error()
+    return base.backend_refused(
+        target,
+        base.Refusal(
+            response.status,
+            error.message,
+            error.param,
+            None if error.code is None else str(error.code),
+            response.headers.get("Retry-After"),
+        ),
+    )

@@ -1,0 +1,123 @@
+"""A streamed answer on its way: first byte, silence, time limits, the caller leaving, and the bill at the end."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+
+from routing.call import Call
+from routing.chat import ChatRequest
+from routing.errors import error_body
+from routing.frames import DONE_FRAME, FrameRelay, StreamFault
+from routing.gateway import Gateway
+from routing.providers.base import UpstreamStream, backend_bad_answer, backend_broke, backend_timeout
+from routing.snapshot import Target
+from routing.stages import estimate
+from routing.trace import Trace
+from teams.errors import GatewayError, gateway_stopped
+
+KEEP_ALIVE = b": keep-alive\n\n"
+_MAX_FRAME_BYTES = 4 * 1024**2
+
+
+async def relay_stream(
+    gateway: Gateway, call: Call, request: ChatRequest, target: Target, trace: Trace
+) -> AsyncGenerator[bytes, None]:
+    """The pieces to send to the caller as they come: whole frames, or a comment after a silence.
+
+    Before the first piece every failure is raised, so that it becomes a real status. After it, a failure ends
+    the stream with an error event. However the stream ends - also when the caller leaves, which cancels or
+    closes this generator - the backend's connection is closed and the use is charged. Once a piece went out it
+    is recorded here, before the caller gets the closing frame.
+    """
+    relay = FrameRelay(wants_usage=request.wants_usage, max_frame_bytes=_MAX_FRAME_BYTES)
+    backend = BackendStream(gateway, request, target, relay, trace)
+    is_committed = False
+    ending: GatewayError | None = gateway_stopped()  # unless we learn better
+    try:
+        while piece := await backend.next_piece():
+            is_committed = True
+            yield piece
+        ending = None
+    except GatewayError as error:
+        ending = error
+        if not is_committed:
+            raise
+    finally:
+        backend.close()
+        try:
+            if ending is None or ending.may_have_cost:
+                trace.charge(relay.usage or await estimate(gateway, request, relay.texts()))
+        finally:
+            if call.client.has_left:
+                trace.leave()
+            elif ending is not None:
+                trace.fail(ending)
+            if is_committed or ending is None:
+                gateway.record(trace)
+    yield DONE_FRAME if ending is None else b"data: " + error_body(ending) + b"\n\n"
+
+
+class BackendStream:
+    """The backend's side of one stream, under its time limits."""
+
+    def __init__(
+        self, gateway: Gateway, request: ChatRequest, target: Target, relay: FrameRelay, trace: Trace
+    ) -> None:
+        """Begin to open the stream at once."""
+        self._keepalive_s = gateway.options.keepalive_s
+        self._relay = relay
+        self._trace = trace
+        self._idle_timeout_s = target.idle_timeout_s
+        now = time.monotonic()
+        self._deadline = now + target.total_timeout_s
+        self._silence_ends = now + target.first_byte_timeout_s
+        body = request.body_for(target.upstream_model)
+        self._stream: UpstreamStream | None = None
+        self._opening = asyncio.ensure_future(
+            gateway.provider(target.provider).open_stream(target, body, str(trace.request_id))
+        )
+
+    async def next_piece(self) -> bytes:
+        """Frames, or KEEP_ALIVE after a silence; b"" when the stream ended properly. Raises GatewayError."""
+        while not self._relay.is_done:
+            data = await self._read_or_silence()
+            if data is None:
+                return KEEP_ALIVE
+            if not data:
+                raise backend_broke()
+            self._trace.first_byte_arrived()
+            self._silence_ends = time.monotonic() + self._idle_timeout_s
+            try:
+                piece = self._relay.feed(data)
+            except StreamFault:
+                raise backend_bad_answer() from None
+            if piece:
+                return piece
+        return b""
+
+    def close(self) -> None:
+        """Drop the connection, whatever state it is in."""
+        self._opening.cancel()
+        self._opening.add_done_callback(_close_result)
+
+    async def _read_or_silence(self) -> bytes | None:
+        """What arrived, or None when nothing did for the keep-alive time. Raises GatewayError."""
+        now = time.monotonic()
+        wait_s = min(self._keepalive_s, self._silence_ends - now, self._deadline - now)
+        if wait_s <= 0:
+            raise backend_timeout("whole call" if self._deadline <= now else "silence")
+        if self._stream is None:
+            await asyncio.wait({self._opening}, timeout=wait_s)
+            if not self._opening.done():
+                return None if wait_s == self._keepalive_s else await self._read_or_silence()
+            self._stream = self._opening.result()
+        try:
+            async with asyncio.timeout(wait_s):
+                return await self._stream.read()
+        except TimeoutError:
+            return None if wait_s == self._keepalive_s else await self._read_or_silence()
+
+
+def _close_result(opening: "asyncio.Future[UpstreamStream]") -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()

@@ -1,0 +1,116 @@
+"""What is known of one request, filled in as the stages pass; it becomes the headers and the ledger entry."""
+
+import time
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from billing.ids import uuid7
+from billing.ledger import LedgerEntry
+from billing.models import Status
+from billing.money import FREE, Cost, Price
+from billing.usage import NOTHING_USED, Usage
+from routing.snapshot import Target
+from teams.errors import GatewayError
+from teams.keyring import KeyHolder
+
+
+@dataclass(slots=True)
+class Trace:
+    """One request's story. `started`, `called_at`, `first_byte_at` are seconds of the monotonic clock."""
+
+    operation: str
+    request_id: uuid.UUID = field(default_factory=uuid7)
+    admitted_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    started: float = field(default_factory=time.monotonic)
+    called_at: float | None = None
+    first_byte_at: float | None = None
+    streamed: bool = False
+    status: Status = Status.COMPLETED
+    http_status: int = 200
+    reason: str = ""
+    caller: KeyHolder | None = None
+    end_user: str = ""
+    client_request_id: str = ""
+    model: str = ""
+    target: Target | None = None
+    price: Price | None = None
+    attempts: int = 0
+    usage: Usage = NOTHING_USED
+    cost: Cost = FREE
+
+    def call_begins(self) -> None:
+        """The request goes to the backend now."""
+        self.called_at = time.monotonic()
+        self.attempts += 1
+
+    def first_byte_arrived(self) -> None:
+        """The backend answered; later calls change nothing."""
+        if self.first_byte_at is None:
+            self.first_byte_at = time.monotonic()
+
+    def charge(self, usage: Usage) -> None:
+        """Price `usage` at the price that was in force when the request was admitted."""
+        assert self.price is not None, "a call is only made when it can be priced"  # noqa: S101
+        self.usage = usage
+        self.cost = self.price.cost(usage)
+
+    def fail(self, error: GatewayError) -> None:
+        """Note how the request ended: refused by us before a call was made, or failed after."""
+        self.status = Status.REFUSED if self.attempts == 0 else Status.FAILED
+        self.http_status = error.status
+        self.reason = error.reason
+
+    def leave(self) -> None:
+        """The caller disconnected before its answer was complete."""
+        self.status = Status.CLIENT_LEFT
+        self.http_status = 499  # nginx's word for it; nobody receives it
+        self.reason = "client_left"
+
+    def to_entry(self) -> LedgerEntry:
+        """The ledger row of this request as it stands."""
+        caller, target, usage, cost = self.caller, self.target, self.usage, self.cost
+        now = time.monotonic()
+        return LedgerEntry(
+            request_id=self.request_id,
+            admitted_at=self.admitted_at,
+            ended_at=datetime.now(UTC),
+            operation=self.operation,
+            streamed=self.streamed,
+            status=self.status.value,
+            http_status=self.http_status,
+            reason=self.reason,
+            department_id=caller.department_id if caller else None,
+            department=caller.department if caller else "",
+            team_id=caller.team_id if caller else None,
+            team=caller.team if caller else "",
+            application_id=caller.application_id if caller else None,
+            application=caller.application if caller else "",
+            api_key_id=caller.key_id if caller else None,
+            api_key_hint=caller.hint if caller else "",
+            end_user=self.end_user,
+            client_request_id=self.client_request_id,
+            model=self.model,
+            backend_id=target.backend_id if target else None,
+            backend=target.name if target else "",
+            price_entry_id=self.price.entry_id if self.price else None,
+            input_tokens=usage.input_tokens,
+            cached_input_tokens=usage.cached_input_tokens,
+            cache_write_tokens=usage.cache_write_tokens,
+            output_tokens=usage.output_tokens,
+            reasoning_tokens=usage.reasoning_tokens,
+            estimated=usage.estimated,
+            input_cost_nanousd=cost.input_nanousd,
+            cached_input_cost_nanousd=cost.cached_input_nanousd,
+            cache_write_cost_nanousd=cost.cache_write_nanousd,
+            output_cost_nanousd=cost.output_nanousd,
+            cost_nanousd=cost.total_nanousd,
+            attempts=self.attempts,
+            duration_ms=round((now - self.started) * 1000),
+            first_byte_ms=None
+            if self.first_byte_at is None
+            else round((self.first_byte_at - self.started) * 1000),
+            overhead_us=None
+            if self.called_at is None
+            else round((self.called_at - self.started) * 1_000_000),
+        )

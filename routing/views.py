@@ -1,0 +1,146 @@
+"""The REST views of the data plane, and the async base they share."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from rest_framework.views import APIView
+
+from billing.ledger import clean_text
+from routing import pipeline
+from routing.call import Call, Reply
+from routing.errors import render_error
+from routing.gateway import Gateway
+from routing.stages import reserve_record
+from routing.trace import Trace
+from teams.errors import GatewayError, gateway_stopped, internal_error, method_not_allowed, path_unknown
+
+logger = logging.getLogger(__name__)
+
+Stage = Callable[[Gateway, Call, Trace], Awaitable[Reply]]
+
+
+class GatewayView(APIView):
+    """Runs one pipeline function per method and answers for everything that can go wrong in it.
+
+    An async APIView whose `dispatch` is awaited directly: no thread, no session, no content negotiation.
+    Every request that is refused, fails or calls a backend is recorded exactly once: here, or, once a
+    stream has begun, by the stream.
+    """
+
+    operation = "unknown"
+    is_recorded = True  # whether success is an entry of the ledger
+
+    async def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:  # type: ignore[override]
+        """The response to `request`, which carries `gateway` and `call`."""
+        gateway: Gateway = request.gateway  # type: ignore[attr-defined]
+        call: Call = request.call  # type: ignore[attr-defined]
+        trace = Trace(self.operation, client_request_id=_client_request_id(call))
+        try:
+            reserve_record(gateway)
+        except GatewayError as error:
+            logger.error("A request is refused: %s", error, extra=_fields(trace))
+            return _respond(render_error(error), trace)
+        try:
+            reply = await self.run(gateway, call, trace)
+        except BaseException:
+            gateway.record(trace)
+            raise
+        if reply.stream is None:
+            if self.is_recorded or reply.status != 200:
+                gateway.record(trace)
+            else:
+                gateway.ledger.spool.release()
+        return _respond(reply, trace)
+
+    async def run(self, gateway: Gateway, call: Call, trace: Trace) -> Reply:
+        """The reply of the method's pipeline function, or the error it ended with, noted in `trace`."""
+        try:
+            stage: Stage | None = (
+                getattr(self, call.method.lower(), None) if call.method in self.methods() else None
+            )
+            if stage is None:
+                raise self.no_stage(call)
+            return await stage(gateway, call, trace)
+        except GatewayError as error:
+            failure = error
+        except asyncio.CancelledError:
+            if not call.client.has_left:
+                trace.fail(gateway_stopped())
+            raise
+        except Exception:
+            logger.exception("A request failed for an unknown reason.", extra=_fields(trace))
+            failure = internal_error()
+        trace.fail(failure)
+        if failure.status >= 500:
+            logger.warning("A request failed: %s", failure, extra=_fields(trace))
+        return render_error(failure)
+
+    def no_stage(self, call: Call) -> GatewayError:
+        """The error for a method this view does not have."""
+        return method_not_allowed(call.method, self.methods())
+
+    @classmethod
+    def methods(cls) -> list[str]:
+        """The HTTP methods this view answers."""
+        return [name for name in ("GET", "POST") if hasattr(cls, name.lower())]
+
+
+class ChatCompletionsView(GatewayView):
+    """/v1/chat/completions"""
+
+    operation = "chat"
+
+    async def post(self, gateway: Gateway, call: Call, trace: Trace) -> Reply:
+        """See pipeline.complete_chat."""
+        return await pipeline.complete_chat(gateway, call, trace)
+
+
+class ModelsView(GatewayView):
+    """/v1/models"""
+
+    operation = "models"
+    is_recorded = False
+
+    async def get(self, gateway: Gateway, call: Call, trace: Trace) -> Reply:
+        """See pipeline.list_models."""
+        return await pipeline.list_models(gateway, call, trace)
+
+
+class UnknownPathView(GatewayView):
+    """Everything else under /v1: refused in JSON, never proxied."""
+
+    def no_stage(self, call: Call) -> GatewayError:
+        """404, whatever the method."""
+        return path_unknown(call.method, clean_text(call.path))
+
+
+def refuse_unread(gateway: Gateway, call: Call, error: GatewayError) -> HttpResponse:
+    """The recorded refusal of a request whose body could not be read."""
+    trace = Trace("unread", client_request_id=_client_request_id(call))
+    trace.fail(error)
+    try:
+        reserve_record(gateway)
+    except GatewayError as full:
+        return _respond(render_error(full), trace)
+    gateway.record(trace)
+    return _respond(render_error(error), trace)
+
+
+def _client_request_id(call: Call) -> str:
+    return clean_text(call.headers.get("x-client-request-id", ""))
+
+
+def _fields(trace: Trace) -> dict[str, object]:
+    """What a log line says of a request: never a header, never a body."""
+    return {"request_id": str(trace.request_id), "backend": trace.target.name if trace.target else None}
+
+
+def _respond(reply: Reply, trace: Trace) -> HttpResponse:
+    """Django's form of `reply`. The stream itself is left to the server handler, which must close it."""
+    headers = {"content-type": "application/json", "x-request-id": str(trace.request_id), **reply.headers}
+    response = HttpResponse(reply.body, status=reply.status, headers=headers)
+    response.reply = reply  # type: ignore[attr-defined]
+    return response

@@ -1,0 +1,186 @@
+"""The one family of errors a caller can see. Which of them become which body is the dialect's business."""
+
+from dataclasses import dataclass, field
+
+INVALID_REQUEST = "invalid_request_error"
+SERVER_ERROR = "server_error"
+
+
+@dataclass(slots=True, eq=False)
+class GatewayError(Exception):
+    """A refusal or failure with everything the answer needs.
+
+    `reason` is our machine-readable id (the x-gateway-reason header and the ledger's `reason`); `type`, `code`
+    and `param` are the provider's words. `message` is shown to the caller: it never holds an address, a
+    credential or a trace. `may_have_cost`: the backend may bill us for the call although it failed.
+    """
+
+    status: int
+    reason: str
+    message: str
+    type: str = INVALID_REQUEST
+    code: str | None = None
+    param: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    may_have_cost: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.status} {self.reason}: {self.message}"
+
+
+def key_missing() -> GatewayError:
+    """No credential was sent."""
+    return GatewayError(
+        401,
+        "key_missing",
+        "No API key was sent. Put it in the header: Authorization: Bearer YOUR_KEY.",
+        code="invalid_api_key",
+    )
+
+
+def key_invalid() -> GatewayError:
+    """Malformed, unknown, expired, revoked, or of an inactive team: one answer for all, on purpose."""
+    return GatewayError(
+        401,
+        "key_invalid",
+        "This API key is not valid. Check it, or ask your team for a new one.",
+        code="invalid_api_key",
+    )
+
+
+def path_unknown(method: str, path: str) -> GatewayError:
+    """No such route under /v1."""
+    return GatewayError(404, "path_unknown", f"Unknown request URL: {method} {path}.", code="unknown_url")
+
+
+def method_not_allowed(method: str, allowed: list[str]) -> GatewayError:
+    """The route exists, the method does not."""
+    return GatewayError(
+        405,
+        "method_not_allowed",
+        f"{method} is not allowed here; use {' or '.join(allowed)}.",
+        code="method_not_allowed",
+        headers={"Allow": ", ".join(allowed)},
+    )
+
+
+def body_too_large(limit_bytes: int) -> GatewayError:
+    """The body passes the bound; nothing of it was read further."""
+    return GatewayError(
+        413,
+        "body_too_large",
+        f"The request body is larger than {limit_bytes} bytes.",
+        code="request_too_large",
+    )
+
+
+def body_timeout() -> GatewayError:
+    """The caller did not send its body in time."""
+    return GatewayError(
+        408, "body_timeout", "The request body did not arrive in time.", code="request_timeout"
+    )
+
+
+def body_invalid_json() -> GatewayError:
+    """The body does not parse."""
+    return GatewayError(
+        400, "body_invalid_json", "The request body is not valid JSON in UTF-8.", code="invalid_json"
+    )
+
+
+def field_invalid(param: str | None, message: str) -> GatewayError:
+    """A field is missing, of the wrong type, or out of bounds."""
+    return GatewayError(400, "field_invalid", message, param=param, code="invalid_value")
+
+
+def model_unknown(name: str) -> GatewayError:
+    """Not in the catalogue."""
+    return GatewayError(
+        404,
+        "model_unknown",
+        f"The model {name!r} does not exist in this gateway's catalogue.",
+        code="model_not_found",
+        param="model",
+    )
+
+
+def model_not_granted(name: str) -> GatewayError:
+    """In the catalogue, but not for this team."""
+    return GatewayError(
+        403,
+        "model_not_granted",
+        f"Your team has not been granted the model {name!r}. Ask an administrator.",
+        code="model_not_allowed",
+        param="model",
+    )
+
+
+def model_unavailable(name: str) -> GatewayError:
+    """Granted, but nothing can serve it now."""
+    return GatewayError(
+        503,
+        "no_backend",
+        f"No backend is available for the model {name!r}.",
+        type="service_unavailable_error",
+        code="server_is_overloaded",
+        headers={"Retry-After": "5"},
+    )
+
+
+def model_unpriced(name: str) -> GatewayError:
+    """A call that could not be priced is not made: it would cost money nobody accounts for."""
+    return GatewayError(
+        503,
+        "model_unpriced",
+        f"The model {name!r} has no price in force. Ask an administrator to add one.",
+        type=SERVER_ERROR,
+        code="model_unpriced",
+        headers={"x-should-retry": "false"},
+    )
+
+
+def ledger_unavailable() -> GatewayError:
+    """The spool has no room to record another call, so no call is made."""
+    return GatewayError(
+        503,
+        "ledger_unavailable",
+        "The gateway cannot record usage now, so it makes no calls. Operators have been told.",
+        type="service_unavailable_error",
+        code="server_is_overloaded",
+        headers={"Retry-After": "5"},
+    )
+
+
+def database_unavailable() -> GatewayError:
+    """A key this worker has not seen yet cannot be looked up."""
+    return GatewayError(
+        503,
+        "key_lookup_unavailable",
+        "API keys cannot be looked up at the moment. Try again shortly.",
+        type="service_unavailable_error",
+        code="server_is_overloaded",
+        headers={"Retry-After": "2"},
+    )
+
+
+def gateway_stopped() -> GatewayError:
+    """The gateway shut down before the answer was complete."""
+    return GatewayError(
+        503,
+        "gateway_stopped",
+        "The gateway is restarting; try again.",
+        type="service_unavailable_error",
+        code="server_is_overloaded",
+        may_have_cost=True,
+    )
+
+
+def internal_error() -> GatewayError:
+    """Our own bug; the log line with the request id has the rest."""
+    return GatewayError(
+        500,
+        "internal_error",
+        "The gateway failed to handle this request.",
+        type=SERVER_ERROR,
+        code="server_error",
+    )

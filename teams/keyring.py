@@ -1,0 +1,82 @@
+"""Who a presented key belongs to: looked up by digest once, then known to this worker."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from teams.keys import Peppers, is_well_formed
+from teams.models import ApiKey
+
+MOST_KEYS = 100_000  # about 60 MB; the oldest entries go first
+
+
+@dataclass(frozen=True, slots=True)
+class KeyHolder:
+    """A usable key and everyone above it, as plain values."""
+
+    key_id: int
+    hint: str
+    team_id: int
+    team: str
+    department_id: int
+    department: str
+    application_id: int | None
+    application: str
+    expires_at: datetime | None
+
+
+def find_key_holder(digests: list[bytes]) -> KeyHolder | None:
+    """The holder of the key stored under one of `digests`; None when unknown, revoked or of an inactive team."""
+    key = (
+        ApiKey.objects.select_related("team__department", "application")
+        .filter(digest__in=digests, revoked_at=None, team__is_active=True)
+        .first()
+    )
+    if key is None:
+        return None
+    return KeyHolder(
+        key_id=key.pk,
+        hint=key.hint,
+        team_id=key.team_id,
+        team=key.team.slug,
+        department_id=key.team.department_id,
+        department=key.team.department.slug,
+        application_id=key.application_id,
+        application=key.application.slug if key.application else "",
+        expires_at=key.expires_at,
+    )
+
+
+class KeyRing:
+    """The keys this worker has met, valid for one version of the configuration.
+
+    `look_up` asks the database. Unknown keys are remembered too. A new version forgets everything, so a
+    revoked key is refused as soon as the worker hears of the change.
+    """
+
+    def __init__(
+        self, peppers: Peppers, look_up: Callable[[list[bytes]], Awaitable[KeyHolder | None]]
+    ) -> None:
+        self._peppers = peppers
+        self._look_up = look_up
+        self._version = -1
+        self._known: dict[bytes, KeyHolder | None] = {}
+
+    async def find(self, key: str, version: int) -> KeyHolder | None:
+        """The holder of `key` under configuration `version`, or None. Malformed keys cost no look-up."""
+        if not is_well_formed(key):
+            return None
+        if version != self._version:
+            self._version, self._known = version, {}
+        digest = self._peppers.digest(key, self._peppers.current)
+        try:
+            return self._known[digest]
+        except KeyError:
+            pass
+        known = self._known
+        holder = await self._look_up(self._peppers.digests(key))
+        # An answer that was under way when the version changed goes into the forgotten dictionary.
+        if len(known) >= MOST_KEYS:
+            del known[next(iter(known))]
+        known[digest] = holder
+        return holder

@@ -1,0 +1,1 @@
+"""Tests: whole HTTP through the real server first; real PostgreSQL and Valkey; the simulator as provider."""

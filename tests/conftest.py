@@ -1,0 +1,96 @@
+"""Starts real PostgreSQL and Valkey for the run, and the product's own processes when a test asks for them."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway_site.embedded import APP_ROLE, OWNER_ROLE, EmbeddedPostgres, EmbeddedValkey
+from gateway_site.home import new_secrets
+from tests.processes import Processes, Product, Simulator, free_ports
+
+# Ports that test backends may listen on: the servers under test allow them from their start.
+BACKEND_PORTS = free_ports(12)
+
+
+class _Services:
+    """One temporary home with both embedded services, from pytest's start to its end."""
+
+    def __init__(self) -> None:
+        self.home = Path(tempfile.mkdtemp(prefix="gw-test-"))
+        self.postgres = EmbeddedPostgres(self.home / "postgres", durable=False)
+        self.valkey = EmbeddedValkey(self.home / "valkey")
+
+    def start(self) -> None:
+        self.postgres.start()
+        self.valkey.start()
+        os.environ.update(
+            new_secrets()
+            | {
+                "GATEWAY_HOME": str(self.home),
+                "DATABASE_URL": self.postgres.url(APP_ROLE),
+                "DATABASE_OWNER_URL": self.postgres.url(OWNER_ROLE),
+                "REDIS_URL": self.valkey.url(),
+                "GATEWAY_SPOOL_DIR": str(self.home / "spool"),
+                "GATEWAY_PRIVATE_BACKENDS": ",".join(f"127.0.0.1:{port}" for port in BACKEND_PORTS),
+                "GATEWAY_KEEPALIVE_S": "1",
+                "GATEWAY_MAX_BODY_BYTES": str(256 * 1024),
+                "GATEWAY_MAX_ANSWER_BYTES": str(256 * 1024),
+                "GATEWAY_SHUTDOWN_S": "10",
+                "DJANGO_SETTINGS_MODULE": "gateway_site.settings",
+                "DJANGO_ALLOW_ASYNC_UNSAFE": "1",  # async tests make their rows directly
+            }
+        )
+
+    def stop(self) -> None:
+        self.valkey.stop()
+        self.postgres.stop()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+
+_services = _Services()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Services first, then Django, so that test modules may import models."""
+    if session.config.option.collectonly:
+        return
+    _services.start()
+    import django
+    from django.core.management import call_command
+
+    django.setup()
+    call_command("migrate", verbosity=0)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Nothing outlives the run."""
+    _services.stop()
+
+
+@pytest.fixture(scope="session")
+def processes() -> Iterator[Processes]:
+    """Starts the product's processes; all end with the session."""
+    with Processes(_services.home / "logs") as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def simulator(processes: Processes) -> Simulator:
+    """The simulator, alone on an allowed port."""
+    return processes.start_simulator(BACKEND_PORTS[0])
+
+
+@pytest.fixture(scope="session")
+def product(processes: Processes) -> Product:
+    """A web process and a shipper on the run's database."""
+    return processes.start_product()
+
+
+@pytest.fixture
+def backend_port() -> int:
+    """An allowed port for a backend of the test's own; one test at a time uses it."""
+    return BACKEND_PORTS[1]

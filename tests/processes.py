@@ -1,0 +1,153 @@
+"""The product's processes as tests start them: the real commands, on free ports, ended with the session."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from gateway_site.home import BASE_DIR
+
+PATIENCE_S = 20.0
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listened on a moment ago."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
+def wait_for(check: Callable[[], Any], what: str, timeout_s: float = PATIENCE_S) -> Any:
+    """The first true result of `check`; fails with `what` after the time."""
+    ends = time.monotonic() + timeout_s
+    while not (result := check()):
+        assert time.monotonic() < ends, f"waited {timeout_s} s for {what}"
+        time.sleep(0.02)
+    return result
+
+
+def answers(url: str) -> bool:
+    """Whether a GET is answered with 200."""
+    try:
+        return httpx.get(url, timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+@dataclass(frozen=True)
+class Simulator:
+    """A running simulator and its record of what it served."""
+
+    url: str
+
+    @property
+    def base_url(self) -> str:
+        """What a backend's base_url is set to."""
+        return f"{self.url}/v1"
+
+    def served(self, request_id: str, *, wait: int = 1) -> list[dict[str, Any]]:
+        """The calls that arrived with this x-request-id; waits up to 10 s for `wait` of them to end."""
+        response = httpx.get(
+            f"{self.url}/simulator/served", params={"request_id": request_id, "wait": wait}, timeout=15
+        )
+        calls: list[dict[str, Any]] = response.json()["calls"]
+        return calls
+
+
+@dataclass(frozen=True)
+class Product:
+    """A running web process (with a shipper for its spool)."""
+
+    url: str
+    web: "subprocess.Popen[bytes]"
+    log: Path
+
+    @property
+    def base_url(self) -> str:
+        """The API's base URL, as clients are given it."""
+        return f"{self.url}/v1"
+
+    def wait_for_configuration(self) -> None:
+        """Until this process serves by what is in the database now."""
+        from routing.snapshot import read_version
+
+        wanted = read_version()
+
+        def in_force() -> bool:
+            return bool(httpx.get(f"{self.url}/readyz").json()["configuration_version"] >= wanted)
+
+        wait_for(in_force, f"configuration version {wanted}")
+
+
+class Processes:
+    """Starts processes and ends those it started."""
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        self._started: list[subprocess.Popen[bytes]] = []
+        logs.mkdir(parents=True, exist_ok=True)
+
+    def __enter__(self) -> "Processes":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in reversed(self._started):
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        for process in reversed(self._started):
+            try:
+                process.wait(PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def start(
+        self, name: str, *arguments: str, environment: Mapping[str, str] | None = None
+    ) -> "tuple[subprocess.Popen[bytes], Path]":
+        """Run `manage.py` with `arguments`; its output goes to a log file."""
+        log = self._logs / f"{name}-{len(self._started)}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, str(BASE_DIR / "manage.py"), *arguments],
+                env={**os.environ, **(environment or {})},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        self._started.append(process)
+        return process, log
+
+    def start_simulator(self, port: int, *flags: str) -> Simulator:
+        """A simulator that answers."""
+        process, log = self.start("simulator", "simulator", "--port", str(port), *flags)
+        simulator = Simulator(f"http://127.0.0.1:{port}")
+        self._wait_until_up(process, log, f"{simulator.url}/v1/models")
+        return simulator
+
+    def start_product(self, *, with_shipper: bool = True, **environment: str) -> Product:
+        """A web process that is ready, on a free port; one of the running ones needs a shipper."""
+        (port,) = free_ports(1)
+        web, log = self.start("web", "serve", "--port", str(port), environment=environment)
+        if with_shipper:
+            self.start("shipper", "ship", environment=environment)
+        product = Product(f"http://127.0.0.1:{port}", web, log)
+        self._wait_until_up(web, log, f"{product.url}/readyz")
+        return product
+
+    @staticmethod
+    def _wait_until_up(process: "subprocess.Popen[bytes]", log: Path, url: str) -> None:
+        def up() -> bool:
+            assert process.poll() is None, f"ended with {process.returncode}:\n{log.read_text()[-3000:]}"
+            return answers(url)
+
+        wait_for(up, url)
