@@ -1,5 +1,7 @@
 """The project as an app: it carries commands, system checks and the grants that follow every migration."""
 
+import logging
+
 from django.apps import AppConfig, apps
 from django.db.models.signals import post_migrate
 
@@ -15,6 +17,7 @@ class GatewaySiteConfig(AppConfig):
         from gateway_site import checks  # noqa: F401
         from gateway_site.grants import grant_runtime_role
 
+        logging.captureWarnings(True)  # so that every line of the log has the one form
         # Django sends post_migrate for apps with models only, after all tables exist: once is enough.
         last = apps.get_app_config("routing")
         post_migrate.connect(grant_runtime_role, sender=last, dispatch_uid="grant_runtime_role")

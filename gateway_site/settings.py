@@ -136,8 +136,8 @@ TIME_ZONE = "UTC"
 USE_TZ = True
 STATIC_URL = "/static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
-STATIC_ROOT = BASE_DIR / "staticfiles"
-WHITENOISE_USE_FINDERS = True  # serves static files without a collect step
+STATIC_ROOT = env.text("GATEWAY_STATIC_ROOT", "") or None  # where `collectstatic` puts them, if it is run
+WHITENOISE_USE_FINDERS = STATIC_ROOT is None  # else they are served from where they lie
 
 # --- Logs: one JSON object a line, with the request id; docs/reference/logs.md --------------------------
 LOGGING = {
@@ -148,6 +148,7 @@ LOGGING = {
     "root": {"handlers": ["stdout"], "level": env.text("GATEWAY_LOG_LEVEL", "INFO")},
     "loggers": {
         "uvicorn.access": {"level": "WARNING"},
+        "httpx": {"level": "WARNING"},
         "django.request": {"level": "ERROR"},
         "django.security.DisallowedHost": {"level": "CRITICAL"},
     },

@@ -19,10 +19,6 @@ _KEPT_BYTES = 32 * 1024  # of passed frames before their text is taken out, to b
 DONE_FRAME = b"data: [DONE]\n\n"
 
 
-class StreamFault(ValueError):
-    """The backend sent an error frame, or something that is no event stream."""
-
-
 class _Chunk(msgspec.Struct):
     choices: msgspec.Raw = msgspec.Raw(b"null")
     usage: msgspec.Raw = msgspec.Raw(b"null")
@@ -36,8 +32,10 @@ class FrameRelay:
     """One stream's relay, without any input or output of its own.
 
     `feed` what arrives, send what it returns. After `is_done` the backend has ended the stream properly; the
-    closing frame itself (DONE_FRAME) is left to the caller, who settles first. `wants_usage`: whether the
-    caller asked for the usage frame; when not, it and the `"usage": null` of other frames are taken out.
+    closing frame itself (DONE_FRAME) is left to the caller, who settles first. After `is_faulty` it sent an
+    error frame, or one beyond all bounds: what came before was passed, nothing after it will be.
+    `wants_usage`: whether the caller asked for the usage frame; when not, it and the `"usage": null` of other
+    frames are taken out.
     """
 
     def __init__(self, *, wants_usage: bool, max_frame_bytes: int) -> None:
@@ -48,18 +46,18 @@ class FrameRelay:
         self._kept_bytes = 0
         self._texts: list[str] = []
         self.is_done = False
+        self.is_faulty = False
         self.usage: Usage | None = None
 
     def feed(self, data: bytes) -> bytes:
-        """Whole frames to pass on now, maybe none. Raises StreamFault on an error frame or an endless one."""
-        if self.is_done:
+        """Whole frames to pass on now, maybe none."""
+        if self.is_done or self.is_faulty:
             return b""
         if self._pending:
             data = self._pending + data
         end = self._last_frame_end(data)
         data, self._pending = data[:end], data[end:]
-        if len(self._pending) > self._max_frame_bytes:
-            raise StreamFault("a frame is larger than the bound")
+        self.is_faulty = len(self._pending) > self._max_frame_bytes
         if b"[DONE]" in data and (done := _DONE.search(data)):
             self.is_done = True
             data = data[: done.start()] + (b"\n" if done.start() else b"")
@@ -92,17 +90,21 @@ class FrameRelay:
             start = match.end()
             if self._passes(frame):
                 passed.append(frame)
+            if self.is_faulty:
+                self.is_done = False
+                break
         return b"".join(passed)
 
     def _passes(self, frame: bytes) -> bool:
-        """Read one frame; False for the extra usage frame of a caller who did not ask for it."""
+        """Read one frame; False for an error, and for the usage frame of a caller who did not ask for it."""
         if b'"usage"' not in frame and b'"error"' not in frame:
             return True
         chunk = _read_chunk(frame)
         if chunk is None:
             return True
         if bytes(chunk.error) != b"null":
-            raise StreamFault("the backend sent an error frame")
+            self.is_faulty = True
+            return False
         if bytes(chunk.usage) == b"null":
             return True
         self.usage = read_usage(chunk.usage) or self.usage

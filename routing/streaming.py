@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from routing.call import Call
 from routing.chat import ChatRequest
 from routing.errors import error_body
-from routing.frames import DONE_FRAME, FrameRelay, StreamFault
+from routing.frames import DONE_FRAME, FrameRelay
 from routing.gateway import Gateway
 from routing.providers.base import UpstreamStream, backend_bad_answer, backend_broke, backend_timeout
 from routing.snapshot import Target
@@ -45,7 +45,7 @@ async def relay_stream(
     finally:
         backend.close()
         try:
-            if ending is None or ending.may_have_cost:
+            if ending is None or (ending.may_have_cost and backend.is_sent):
                 trace.charge(relay.usage or await estimate(gateway, request, relay.texts()))
         finally:
             if call.client.has_left:
@@ -72,14 +72,18 @@ class BackendStream:
         self._deadline = now + target.total_timeout_s
         self._silence_ends = now + target.first_byte_timeout_s
         body = request.body_for(target.upstream_model)
+        self.is_sent = False
         self._stream: UpstreamStream | None = None
+        provider = gateway.provider(target.provider)
         self._opening = asyncio.ensure_future(
-            gateway.provider(target.provider).open_stream(target, body, str(trace.request_id))
+            provider.open_stream(target, body, str(trace.request_id), self._note_sent)
         )
 
     async def next_piece(self) -> bytes:
         """Frames, or KEEP_ALIVE after a silence; b"" when the stream ended properly. Raises GatewayError."""
         while not self._relay.is_done:
+            if self._relay.is_faulty:
+                raise backend_bad_answer()
             data = await self._read_or_silence()
             if data is None:
                 return KEEP_ALIVE
@@ -87,11 +91,7 @@ class BackendStream:
                 raise backend_broke()
             self._trace.first_byte_arrived()
             self._silence_ends = time.monotonic() + self._idle_timeout_s
-            try:
-                piece = self._relay.feed(data)
-            except StreamFault:
-                raise backend_bad_answer() from None
-            if piece:
+            if piece := self._relay.feed(data):
                 return piece
         return b""
 
@@ -99,6 +99,9 @@ class BackendStream:
         """Drop the connection, whatever state it is in."""
         self._opening.cancel()
         self._opening.add_done_callback(_close_result)
+
+    def _note_sent(self) -> None:
+        self.is_sent = True
 
     async def _read_or_silence(self) -> bytes | None:
         """What arrived, or None when nothing did for the keep-alive time. Raises GatewayError."""

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,6 +69,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Nothing outlives the run."""
+    if "django" in sys.modules:
+        from django.db import connections
+
+        connections.close_all()
     _services.stop()
 
 

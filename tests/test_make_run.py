@@ -110,6 +110,11 @@ class TestEnvironmentFile:
 
 
 class TestSimulatorPort:
+    @pytest.fixture(autouse=True)
+    def _without_the_tests_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("GATEWAY_PRIVATE_BACKENDS", raising=False)
+        monkeypatch.delenv("SIMULATOR_PORT", raising=False)
+
     def test_takes_the_next_free_port_that_is_not_the_webs(self) -> None:
         assert choose_simulator_port(8001, 8000, lambda port: True) == 8001
         assert choose_simulator_port(8000, 8000, lambda port: True) == 8001

@@ -11,4 +11,4 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
-from gateway_site.settings import *  # noqa: F403
+from gateway_site.settings import *  # noqa: E402, F403

@@ -1,6 +1,7 @@
 """What the pipeline asks of a provider, and the table that turns its failures into ours."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -29,8 +30,13 @@ class Provider(Protocol):
         """POST a plain chat completion and return the body of its 200."""
         ...
 
-    async def open_stream(self, target: Target, body: bytes, request_id: str) -> UpstreamStream:
-        """POST a streamed chat completion; returns once the backend answered 200 with an event stream."""
+    async def open_stream(
+        self, target: Target, body: bytes, request_id: str, on_sent: Callable[[], None]
+    ) -> UpstreamStream:
+        """POST a streamed chat completion; returns once the backend answered 200 with an event stream.
+
+        Calls `on_sent` when the request goes out on a connection: from then on it may cost.
+        """
         ...
 
 

@@ -1,8 +1,9 @@
 """OpenAI-compatible backends over one aiohttp session: OpenAI itself, vLLM, the simulator."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -29,29 +30,25 @@ class OpenAIProvider:
 
     def __init__(self, *, private: Collection[str], max_answer_bytes: int) -> None:
         self._max_answer_bytes = max_answer_bytes
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, resolver=GuardedResolver(private), keepalive_timeout=30),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None),
-            trust_env=False,
-            auto_decompress=True,
-            headers={
-                "User-Agent": "llm-gateway",
-                "Accept-Encoding": "identity",
-                "Content-Type": "application/json",
-            },
-            read_bufsize=64 * 1024,
+        self._connector = aiohttp.TCPConnector(
+            limit=0, resolver=GuardedResolver(private), keepalive_timeout=30
         )
+        self._plain = _session(self._connector)
+        sent = aiohttp.TraceConfig()
+        sent.on_request_headers_sent.append(_tell_sent)
+        self._streams = _session(self._connector, [sent])
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._session.close()
+        await self._plain.close()
+        await self._streams.close()
+        await self._connector.close()
 
     async def complete(self, target: Target, body: bytes, request_id: str) -> bytes:
         """See base.Provider."""
         async with (
             _as_gateway_errors("whole call", target.total_timeout_s),
-            self._post(target, body, request_id) as response,
+            self._plain.post(_url(target), data=body, **_options(target, request_id)) as response,
         ):
             if response.status != 200:
                 raise await _refusal(target, response)
@@ -63,10 +60,13 @@ class OpenAIProvider:
                     raise base.backend_bad_answer()
             return bytes(answer)
 
-    async def open_stream(self, target: Target, body: bytes, request_id: str) -> "OpenAIStream":
+    async def open_stream(
+        self, target: Target, body: bytes, request_id: str, on_sent: Callable[[], None]
+    ) -> "OpenAIStream":
         """See base.Provider."""
         async with _as_gateway_errors("first byte", None):  # the caller of this method keeps the time
-            response = await self._post(target, body, request_id)
+            options = _options(target, request_id)
+            response = await self._streams.post(_url(target), data=body, trace_request_ctx=on_sent, **options)
             try:
                 if response.status != 200:
                     raise await _refusal(target, response)
@@ -77,17 +77,39 @@ class OpenAIProvider:
                 raise
             return OpenAIStream(response)
 
-    def _post(self, target: Target, body: bytes, request_id: str) -> "aiohttp.client._RequestContextManager":
-        headers = {"X-Request-Id": request_id}
-        if target.credential is not None:
-            headers["Authorization"] = f"Bearer {target.credential}"
-        return self._session.post(
-            f"{target.base_url}/chat/completions",
-            data=body,
-            headers=headers,
-            allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=target.connect_timeout_s),
-        )
+
+def _session(
+    connector: aiohttp.TCPConnector, traces: list[aiohttp.TraceConfig] | None = None
+) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=connector,
+        connector_owner=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(total=None),
+        trust_env=False,
+        headers={
+            "User-Agent": "llm-gateway",
+            "Accept-Encoding": "identity",
+            "Content-Type": "application/json",
+        },
+        trace_configs=traces,
+    )
+
+
+async def _tell_sent(_session: aiohttp.ClientSession, context: Any, _params: Any) -> None:
+    context.trace_request_ctx()
+
+
+def _url(target: Target) -> str:
+    return f"{target.base_url}/chat/completions"
+
+
+def _options(target: Target, request_id: str) -> dict[str, Any]:
+    headers = {"X-Request-Id": request_id}
+    if target.credential is not None:
+        headers["Authorization"] = f"Bearer {target.credential}"
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=target.connect_timeout_s)
+    return {"headers": headers, "allow_redirects": False, "timeout": timeout}
 
 
 class OpenAIStream:
@@ -98,9 +120,13 @@ class OpenAIStream:
 
     async def read(self) -> bytes:
         """See base.UpstreamStream."""
+        content = self._response.content
         try:
-            return await self._response.content.readany()
+            return await content.readany()
         except (aiohttp.ClientError, OSError):
+            # Once the connection broke, aiohttp offers nothing of what had arrived by then; but it was produced.
+            if arrived := content._read_nowait(-1):
+                return arrived
             raise base.backend_broke() from None
 
     def close(self) -> None:

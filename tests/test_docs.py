@@ -1,0 +1,122 @@
+"""The documents agree with the code: links resolve, and every setting, reason and ledger column is described.
+
+Code is read as text, so nothing here needs a service.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+REFERENCE = ROOT / "docs" / "reference"
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+_FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+_CODE = re.compile(r"`[^`\n]*`")
+_LINK = re.compile(r"\[[^]]*\]\(([^)\s]+)\)")
+_HEADING = re.compile(r"^#+ (.+?) *$", re.MULTILINE)
+
+
+def _links(page: Path) -> list[str]:
+    """The targets of a page's links that lead to a file or a heading of ours."""
+    text = _CODE.sub("", _FENCE.sub("", page.read_text(encoding="utf-8")))
+    return [link for link in _LINK.findall(text) if not re.match(r"[a-z]+:", link)]
+
+
+def _anchors(page: Path) -> set[str]:
+    """The names that GitHub gives to a page's headings."""
+    headings = _HEADING.findall(_FENCE.sub("", page.read_text(encoding="utf-8")))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def _calls(path: str) -> Iterator[tuple[str, list[ast.expr]]]:
+    """Every call in a module: the name called, without its owner, and its positional arguments."""
+    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            yield name, node.args
+
+
+def _text(expression: ast.expr) -> str:
+    is_text = isinstance(expression, ast.Constant) and isinstance(expression.value, str)
+    return expression.value if is_text else ""  # type: ignore[attr-defined]
+
+
+def _settings() -> set[str]:
+    """The environment variables named in calls of settings.py, home.py and run.py."""
+    modules = ("gateway_site/settings.py", "gateway_site/home.py", "gateway_site/run.py")
+    readers = {"text", "integer", "flag", "items", "get", "read_port", "is_set"}
+    calls = [call for module in modules for call in _calls(module)]
+    first = {_text(arguments[0]) for name, arguments in calls if name in readers and arguments}
+    return {name for name in first if re.fullmatch(r"[A-Z][A-Z0-9_]+", name)}
+
+
+def _reasons() -> set[tuple[str, str]]:
+    """Reason and status of every error that the code makes; the status is empty where it varies."""
+    found = set()
+    for module in ("teams/errors.py", "routing/providers/base.py"):
+        for name, arguments in _calls(module):
+            if (
+                name in {"GatewayError", "_failure"}
+                and len(arguments) > 1
+                and (reason := _text(arguments[1]))
+            ):
+                status = arguments[0].value if isinstance(arguments[0], ast.Constant) else ""
+                found.add((reason, str(status)))
+    return found
+
+
+def _columns() -> set[str]:
+    """The fields of UsageRecord."""
+    module = ast.parse((ROOT / "billing/models.py").read_text(encoding="utf-8"))
+    record = next(
+        node for node in module.body if isinstance(node, ast.ClassDef) and node.name == "UsageRecord"
+    )
+    assigned = [node for node in record.body if isinstance(node, ast.Assign)]
+    return {target.id for node in assigned for target in node.targets if isinstance(target, ast.Name)}
+
+
+def _rows(page: str) -> list[list[str]]:
+    """The cells of every row of a page's tables."""
+    lines = (REFERENCE / page).read_text(encoding="utf-8").splitlines()
+    return [
+        [cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("| ")
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_relative_link_resolves(page: Path) -> None:
+    for link in _links(page):
+        place, _, anchor = link.partition("#")
+        target = (page.parent / place).resolve() if place else page
+        assert target.exists(), f"{link} leads nowhere"
+        assert target.is_relative_to(ROOT), f"{link} leads out of the repository"
+        assert not anchor or anchor in _anchors(target), f"{link} names no heading"
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = ROOT / "docs" / "README.md"
+    listed = {(index.parent / link.partition("#")[0]).resolve() for link in _links(index)}
+    assert {page for page in PAGES if page.is_relative_to(index.parent)} - {index} <= listed
+
+
+def test_every_environment_variable_is_described() -> None:
+    names = _settings()
+    assert {"DATABASE_URL", "GATEWAY_SECRET_KEY", "GATEWAY_HOME", "PORT"} <= names
+    assert names <= {row[0].strip("`") for row in _rows("settings.md")}
+
+
+def test_every_reason_is_described_with_its_status() -> None:
+    reasons = _reasons()
+    assert {("key_invalid", "401"), ("backend_error", "502"), ("backend_rejected", "")} <= reasons
+    rows = {row[1].strip("`"): row[0] for row in _rows("errors.md")}
+    assert [(reason, status) for reason, status in reasons if status not in rows.get(reason, "none")] == []
+
+
+def test_every_ledger_column_is_described() -> None:
+    columns = _columns()
+    assert {"request_id", "cost_nanousd", "overhead_us"} <= columns
+    assert columns <= {name for row in _rows("ledger.md") for name in re.findall(r"`(\w+)`", row[0])}

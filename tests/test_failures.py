@@ -1,0 +1,421 @@
+"""Every way a request can fail: one right status, type, code and reason; recorded once; nothing revealed."""
+
+import json
+import socket
+import socketserver
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+
+from billing.models import UsageRecord
+from routing.models import CatalogueModel, Grant
+from teams.keys import generate_key
+from tests.factories import (
+    BACKEND_SECRET,
+    Caller,
+    make_backend,
+    make_caller,
+    make_model,
+    unique,
+    wait_for_record,
+)
+from tests.processes import Product, Simulator
+
+HELLO = [{"role": "user", "content": "one two three"}]
+
+
+@pytest.fixture(scope="module")
+def caller(product: Product, simulator: Simulator) -> Caller:
+    return make_caller(
+        simulator.base_url, product, first_byte_timeout_s=1, idle_timeout_s=1, total_timeout_s=2
+    )
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """What a caller sends wrong, and what it gets."""
+
+    name: str
+    status: int
+    code: str | None
+    reason: str
+    param: str | None = None
+    method: str = "POST"
+    path: str = "/chat/completions"
+    headers: dict[str, str] = field(default_factory=dict)
+    body: Any = None
+    content: bytes | None = None
+
+
+def with_key(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+_KEY = ("invalid_api_key", "key_invalid")
+_JSON = ("invalid_json", "body_invalid_json")
+_FIELD = ("invalid_value", "field_invalid")
+MISTAKES = [
+    Mistake("no key", 401, "invalid_api_key", "key_missing", headers={"Authorization": ""}),
+    Mistake("basic", 401, "invalid_api_key", "key_missing", headers={"Authorization": "Basic Zm9vOmJhcg=="}),
+    Mistake("malformed key", 401, *_KEY, headers=with_key("sk-gw_short")),
+    Mistake("odd bytes in the key", 401, *_KEY, headers={"Authorization": "Bearer sk-gw_\xff\xfe"}),
+    Mistake("unknown key", 401, *_KEY, headers=with_key(generate_key())),
+    Mistake("unknown model", 404, "model_not_found", "model_unknown", "model", body={"model": "nope"}),
+    Mistake(
+        "hostile model",
+        404,
+        "model_not_found",
+        "model_unknown",
+        "model",
+        body={"model": "\x00'; DROP--" * 99},
+    ),
+    Mistake(
+        "not granted", 403, "model_not_allowed", "model_not_granted", "model", body={"model": "UNGRANTED"}
+    ),
+    Mistake("broken JSON", 400, *_JSON, content=b'{"model": '),
+    Mistake("no body", 400, *_JSON, content=b""),
+    Mistake("not UTF-8", 400, *_JSON, content=b'{"model":"\xff\xfe"}'),
+    Mistake(
+        "deep nesting",
+        400,
+        *_JSON,
+        content=b'{"model":"x","messages":[{"role":"u"}],"a":' + b"[" * 9999 + b"]" * 9999 + b"}",
+    ),
+    Mistake("a list", 400, *_FIELD, content=b"[]"),
+    Mistake("model a number", 400, *_FIELD, "model", body={"model": 3}),
+    Mistake("no messages", 400, *_FIELD, "messages", body={"messages": None}),
+    Mistake("messages missing", 400, *_FIELD, "messages", content=b'{"model":"x"}'),
+    Mistake("empty messages", 400, *_FIELD, "messages", body={"messages": []}),
+    Mistake("role a number", 400, *_FIELD, "messages[0].role", body={"messages": [{"role": 1}]}),
+    Mistake("stream a string", 400, *_FIELD, "stream", body={"stream": "yes"}),
+    Mistake("oversize body", 413, "request_too_large", "body_too_large", body={"pad": "x" * 300_000}),
+    Mistake("unknown path", 404, "unknown_url", "path_unknown", path="/no/such/path"),
+    Mistake("trailing slash", 404, "unknown_url", "path_unknown", path="/chat/completions/"),
+    Mistake("wrong method", 405, "method_not_allowed", "method_not_allowed", method="GET"),
+    Mistake("odd method", 405, "method_not_allowed", "method_not_allowed", method="DELETE", path="/models"),
+]
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.name)
+def test_a_callers_mistake(product: Product, caller: Caller, mistake: Mistake) -> None:
+    marker = unique("marker")
+    body = {"model": caller.model, "messages": HELLO, **(mistake.body or {})}
+    if body["model"] == "UNGRANTED":
+        body["model"] = make_model(caller.backend).name
+        product.wait_for_configuration()
+    content = mistake.content if mistake.content is not None else json.dumps(body).encode()
+    headers = {**with_key(caller.secret), "X-Client-Request-Id": marker, **mistake.headers}
+    response = httpx.request(
+        mistake.method,
+        f"{product.base_url}{mistake.path}",
+        headers={name: value.encode("latin-1") for name, value in headers.items() if value},
+        content=content,
+    )
+    assert response.status_code == mistake.status
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["x-gateway-reason"] == mistake.reason
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert (error["type"], error["code"], error["param"]) == (
+        "invalid_request_error",
+        mistake.code,
+        mistake.param,
+    )
+    record = wait_for_record(response.headers["x-request-id"])
+    assert (record.status, record.http_status, record.reason) == ("refused", mistake.status, mistake.reason)
+    assert (record.cost_nanousd, record.attempts) == (0, 0)
+    assert UsageRecord.objects.filter(client_request_id=marker).count() == 1
+
+
+def test_a_wrong_and_a_revoked_key_get_the_same_answer(product: Product, caller: Caller) -> None:
+    def refused(key: str) -> tuple[int, str, str]:
+        response = httpx.get(f"{product.base_url}/models", headers=with_key(key))
+        return response.status_code, response.text, response.headers["x-gateway-reason"]
+
+    assert refused(generate_key()) == refused(caller.secret[:-1] + "x") == refused("sk-gw_")
+
+
+def test_a_chunked_body_past_the_bound_is_refused_while_it_arrives(product: Product, caller: Caller) -> None:
+    def pieces() -> Iterator[bytes]:
+        for _ in range(400):
+            yield b"x" * 1024
+
+    response = httpx.post(
+        f"{product.base_url}/chat/completions", headers=with_key(caller.secret), content=pieces()
+    )
+    assert (response.status_code, response.headers["x-gateway-reason"]) == (413, "body_too_large")
+
+
+def test_a_model_without_a_backend_or_a_price_is_refused(
+    product: Product, caller: Caller, simulator: Simulator
+) -> None:
+    unserved = make_model(team=caller.team)
+    unpriced = make_model(make_backend(simulator.base_url, prices={}), team=caller.team)
+    product.wait_for_configuration()
+    for model, reason in ((unserved, "no_backend"), (unpriced, "model_unpriced")):
+        response = ask(product, caller, model=model.name)
+        assert (response.status_code, response.headers["x-gateway-reason"]) == (503, reason)
+        assert wait_for_record(response.headers["x-request-id"]).status == "refused"
+
+
+def test_an_inactive_model_is_unknown(product: Product, caller: Caller) -> None:
+    model = make_model(caller.backend, team=caller.team)
+    CatalogueModel.objects.filter(pk=model.pk).update(is_active=False)
+    product.wait_for_configuration()
+    assert ask(product, caller, model=model.name).status_code == 404
+
+
+def ask(product: Product, caller: Caller, *, model: str = "", **fields: Any) -> httpx.Response:
+    return httpx.post(
+        f"{product.base_url}/chat/completions",
+        headers=with_key(caller.secret),
+        json={"model": model or caller.model, "messages": HELLO, **fields},
+        timeout=20,
+    )
+
+
+# name, fault, status, type, code, reason; what the call may have cost is charged at our count of the prompt
+_SERVER = "server_error"
+FAULTS: list[tuple[str, dict[str, Any], int, str, str | None, str, bool]] = [
+    (
+        "400",
+        {"status": 400, "message": "temperature is wrong", "code": "invalid_temperature"},
+        400,
+        "invalid_request_error",
+        "invalid_temperature",
+        "backend_rejected",
+        False,
+    ),
+    ("422", {"status": 422}, 422, "invalid_request_error", None, "backend_rejected", False),
+    ("401", {"status": 401}, 502, _SERVER, "backend_error", "backend_misconfigured", False),
+    ("403", {"status": 403}, 502, _SERVER, "backend_error", "backend_misconfigured", False),
+    ("404", {"status": 404}, 502, _SERVER, "backend_error", "backend_misconfigured", False),
+    (
+        "429",
+        {"status": 429, "retry_after": 7},
+        429,
+        "rate_limit_error",
+        "rate_limit_exceeded",
+        "backend_throttled",
+        False,
+    ),
+    ("500", {"status": 500}, 502, _SERVER, "backend_error", "backend_error", False),
+    (
+        "503",
+        {"status": 503, "retry_after": 3},
+        503,
+        "service_unavailable_error",
+        "server_is_overloaded",
+        "backend_overloaded",
+        False,
+    ),
+    ("529", {"status": 529}, 502, _SERVER, "backend_error", "backend_error", False),
+    (
+        "redirect",
+        {"redirect": "http://169.254.169.254/"},
+        502,
+        _SERVER,
+        "backend_error",
+        "backend_error",
+        False,
+    ),
+    ("drop", {"drop": True}, 502, _SERVER, "backend_unreachable", "backend_unreachable", False),
+    ("hang", {"hang": True}, 504, _SERVER, "backend_timeout", "backend_timeout", True),
+]
+PLAIN_FAULTS = [
+    *FAULTS,
+    ("bad JSON", {"bad_json": True}, 502, _SERVER, "backend_error", "backend_bad_answer", True),
+    ("cut", {"break_after_frames": 1}, 502, _SERVER, "backend_error", "backend_broke", True),
+    ("too large", {"output_tokens": 80_000}, 502, _SERVER, "backend_error", "backend_bad_answer", True),
+]
+STREAM_FAULTS = [
+    *FAULTS,
+    (
+        "no event stream",
+        {"content_type": "text/html"},
+        502,
+        _SERVER,
+        "backend_error",
+        "backend_bad_answer",
+        True,
+    ),
+    ("cut at once", {"break_after_frames": 0}, 502, _SERVER, "backend_error", "backend_broke", True),
+]
+
+
+@pytest.mark.parametrize(
+    ("stream", "fault", "status", "kind", "code", "reason", "may_cost"),
+    [(False, *case[1:]) for case in PLAIN_FAULTS] + [(True, *case[1:]) for case in STREAM_FAULTS],
+    ids=[f"plain {case[0]}" for case in PLAIN_FAULTS] + [f"stream {case[0]}" for case in STREAM_FAULTS],
+)
+def test_a_backends_failure_before_the_first_byte(
+    product: Product,
+    caller: Caller,
+    stream: bool,
+    fault: dict[str, Any],
+    status: int,
+    kind: str,
+    code: str | None,
+    reason: str,
+    may_cost: bool,
+) -> None:
+    response = ask(product, caller, stream=stream, simulator=fault)
+    assert (response.status_code, response.headers["x-gateway-reason"]) == (status, reason)
+    assert response.headers.get("retry-after") == (
+        str(fault["retry_after"]) if "retry_after" in fault else None
+    )
+    error = response.json()["error"]
+    assert (error["type"], error["code"]) == (kind, code)
+    reveals_nothing(response, caller)
+    record = wait_for_record(response.headers["x-request-id"])
+    assert (record.status, record.reason, record.attempts) == ("failed", reason, 1)
+    assert record.http_status == status
+    assert (record.estimated, record.cost_nanousd) == (may_cost, 10 * 150 if may_cost else 0)
+
+
+def reveals_nothing(response: httpx.Response, caller: Caller) -> None:
+    everything = response.text + str(response.headers)
+    for secret in (BACKEND_SECRET, caller.backend.base_url, "127.0.0.1:", "Traceback", caller.secret):
+        assert secret not in everything
+
+
+def test_a_backends_words_are_scrubbed(product: Product, caller: Caller) -> None:
+    message = f"at {caller.backend.base_url}/x with {BACKEND_SECRET} or sk-proj-abcdef123456 on 10.1.2.3:99: bad seed"
+    response = ask(product, caller, simulator={"status": 400, "message": message})
+    assert (
+        response.json()["error"]["message"] == "at [hidden] with [hidden] or [hidden] on [hidden]: bad seed"
+    )
+
+
+STREAM_ENDINGS: list[tuple[str, dict[str, Any], str, str]] = [
+    ("cut", {"break_after_frames": 3}, "backend_broke", "broke off"),
+    ("no done", {"no_done": True}, "backend_broke", "broke off"),
+    ("error frame", {"error_frame_after_frames": 3}, "backend_bad_answer", "not a valid answer"),
+    ("idle", {"hang_after_frames": 3}, "backend_timeout", "took too long"),
+]
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason", "words"),
+    [case[1:] for case in STREAM_ENDINGS],
+    ids=[case[0] for case in STREAM_ENDINGS],
+)
+def test_a_failure_after_the_first_byte_ends_the_stream_with_an_error_event(
+    product: Product, caller: Caller, fault: dict[str, Any], reason: str, words: str
+) -> None:
+    response = ask(product, caller, stream=True, simulator={"text": "alpha beta gamma", **fault})
+    assert response.status_code == 200
+    events = [line for line in response.text.splitlines() if line.startswith("data: ")]
+    assert words in json.loads(events[-1].removeprefix("data: "))["error"]["message"]
+    assert "[DONE]" not in response.text
+    reveals_nothing(response, caller)
+    record = wait_for_record(response.headers["x-request-id"])
+    assert (record.status, record.reason) == ("failed", reason)
+    # Two words were produced in the first three frames; the whole text when only the end was missing. The
+    # simulator's figures arrive before a missing [DONE], so those are exact.
+    if "no_done" in fault:
+        assert (record.estimated, record.cost_nanousd) == (False, 3 * 150 + 3 * 600)
+    else:
+        assert (record.estimated, record.cost_nanousd) == (True, 10 * 150 + 2 * 600)
+
+
+def test_an_unreachable_backend_is_502_and_costs_nothing(product: Product, backend_port: int) -> None:
+    caller = make_caller(f"http://127.0.0.1:{backend_port}/v1", product)
+    for stream in (False, True):
+        response = ask(product, caller, stream=stream)
+        assert (response.status_code, response.headers["x-gateway-reason"]) == (502, "backend_unreachable")
+        reveals_nothing(response, caller)
+        record = wait_for_record(response.headers["x-request-id"])
+        assert (record.status, record.cost_nanousd, record.backend) == ("failed", 0, caller.backend.name)
+
+
+class _Recorded(socketserver.ThreadingTCPServer):
+    """A backend that answers every request with the same recorded bytes."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+    answer = b""
+
+
+class _Answer(socketserver.StreamRequestHandler):
+    def handle(self) -> None:
+        while self.rfile.readline().strip():
+            pass
+        assert isinstance(self.server, _Recorded)
+        self.wfile.write(self.server.answer)
+
+
+@pytest.fixture
+def recorded(backend_port: int) -> Iterator[_Recorded]:
+    with _Recorded(("127.0.0.1", backend_port), _Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"garbage\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n[1,2]",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 27\r\n\r\n" + b'{"error":{"message":"no!"}}',
+        b"HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\r\n" + b'{"choices":null}',
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc",
+        b"HTTP/1.1 999 Odd\r\nContent-Length: 0\r\n\r\n",
+    ],
+)
+def test_an_odd_backend_answer_is_a_clean_502(product: Product, recorded: _Recorded, answer: bytes) -> None:
+    recorded.answer = answer
+    caller = make_caller(f"http://127.0.0.1:{recorded.server_address[1]}/v1", product)
+    for stream in (False, True):
+        response = ask(product, caller, stream=stream)
+        assert response.status_code == 502
+        reveals_nothing(response, caller)
+        assert wait_for_record(response.headers["x-request-id"]).status == "failed"
+
+
+def test_a_key_of_another_team_reaches_only_its_own_models(product: Product, simulator: Simulator) -> None:
+    first, second = make_caller(simulator.base_url), make_caller(simulator.base_url, product)
+    assert ask(product, first, model=second.model).status_code == 403
+    Grant.objects.create(team=first.team, model=CatalogueModel.objects.get(name=second.model))
+    product.wait_for_configuration()
+    assert ask(product, first, model=second.model).status_code == 200
+
+
+def test_a_caller_who_leaves_during_its_body_is_not_a_request(product: Product, caller: Caller) -> None:
+    host, port = product.url.removeprefix("http://").split(":")
+    marker = unique("marker")
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nX-Client-Request-Id: {marker}\r\nContent-Length: 50"
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(f"{head}\r\n\r\nabc".encode())
+    wait_for_record(ask(product, caller).headers["x-request-id"])
+    assert not UsageRecord.objects.filter(client_request_id=marker).exists()
+
+
+def test_nothing_secret_is_in_the_logs(product: Product, caller: Caller) -> None:
+    ask(product, caller, simulator={"status": 401})
+    text = product.log.read_text()
+    assert "backend_misconfigured" in text
+    for secret in (BACKEND_SECRET, caller.secret, "one two three", caller.backend.base_url):
+        assert secret not in text
+    assert all(json.loads(line)["level"] for line in text.splitlines())
+
+
+def test_what_arrived_before_a_break_is_passed_on_and_charged(product: Product, recorded: _Recorded) -> None:
+    frames = b"".join(b'data: {"choices":[{"delta":{"content":" alpha"}}]}\n\n' for _ in range(20))
+    recorded.answer = (
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 99999\r\n\r\n"
+        + frames
+        + b"data: {"
+    )
+    caller = make_caller(f"http://127.0.0.1:{recorded.server_address[1]}/v1", product)
+    for _ in range(5):  # the break may be seen together with the frames or after them
+        response = ask(product, caller, stream=True)
+        assert response.status_code == 200
+        assert response.text.count(" alpha") == 20
+        record = wait_for_record(response.headers["x-request-id"])
+        assert (record.status, record.output_tokens) == ("failed", 20)
