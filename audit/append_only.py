@@ -17,7 +17,10 @@ CREATE_FUNCTION = RunSQL(
 
 
 def append_only(table: str) -> RunSQL:
-    """Triggers that refuse UPDATE, DELETE and TRUNCATE on `table` and its partitions, for every role."""
+    """Triggers that refuse UPDATE, DELETE and TRUNCATE on `table`, for every role.
+
+    A partition gets the first two from its parent and needs a trigger of its own on TRUNCATE.
+    """
     return RunSQL(
         f"""
         CREATE TRIGGER {table}_append_only BEFORE UPDATE OR DELETE ON {table}

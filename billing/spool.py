@@ -44,7 +44,8 @@ class Spool:
         self._segment = 0
         self._offset = 0
         self._open_calls = 0
-        self._unsynced = False
+        self._is_dirty = False
+        self._finished: list[int] = []  # files of full segments, not yet forced to disk
         self.last_seq = 0
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = os.open(directory / f"{spool_id}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -85,20 +86,22 @@ class Spool:
         self._offset += written
         self.last_seq = seq
         self._open_calls -= 1
-        self._unsynced = True
+        self._is_dirty = True
         return seq
 
-    def sync(self) -> None:
-        """Force what was appended to disk, against power loss; blocks for milliseconds: call it in a thread."""
-        if self._unsynced:
-            self._unsynced = False
-            os.fdatasync(self._file)
+    def take_unsynced(self) -> list[int]:
+        """Files that hold what was appended since the last call: for `sync_files`, in a thread."""
+        files, self._finished = self._finished, []
+        if self._is_dirty:
+            self._is_dirty = False
+            files.append(os.dup(self._file))
+        return files
 
     def close(self) -> None:
         """Cut the reserved tail and free the lock: the shipper may then finish and remove this spool."""
         os.ftruncate(self._file, self._offset)
-        os.fsync(self._file)
-        os.close(self._file)
+        self._finished.append(self._file)
+        sync_files(self._finished)
         os.close(self._lock)
 
     def _rotate(self, needed: int) -> None:
@@ -113,8 +116,7 @@ class Spool:
             raise SpoolFull(f"no disk space for the spool: {error.strerror}") from error
         finished, self._file = self._file, successor
         os.ftruncate(finished, self._offset)
-        os.fsync(finished)
-        os.close(finished)
+        self._finished.append(finished)
         self._segment += 1
         self._offset = 0
 
@@ -131,6 +133,15 @@ class Spool:
             path.unlink()
             raise
         return file
+
+
+def sync_files(files: list[int]) -> None:
+    """Force `files` to disk, against power loss, and close them; blocks for milliseconds. Raises OSError."""
+    for file in files:
+        try:
+            os.fdatasync(file)
+        finally:
+            os.close(file)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The lean ASGI handler of `/v1`, and of the health checks that need the worker's own state.
 
 Stock Django opens a thread-sensitive context per request, spools the body to a file and races a disconnect
-listener; that costs more than the whole pipeline (docs/adr/0002). This handler reads the bounded body,
+listener; that costs more than the whole pipeline (docs/adr/0001). This handler reads the bounded body,
 builds the HttpRequest in memory, awaits the view, and sends what it returns.
 """
 

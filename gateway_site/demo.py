@@ -15,15 +15,17 @@ from django.db import transaction
 from django.db.models import Q
 
 from billing.models import PriceEntry
-from routing.credentials import encrypt_credential
+from routing.credentials import CredentialError, decrypt_credential, encrypt_credential
 from routing.models import Backend, CatalogueModel, Grant, Route
-from teams.keys import key_from_number
-from teams.models import Application, Department, Member, Role, Team
-from teams.services import create_key
+from teams.keyring import find_key_holder
+from teams.keys import Peppers, key_from_number
+from teams.models import ApiKey, Application, Department, Member, Role, Team
+from teams.services import create_key, revoke_key
 
 ACTOR = "load_demo"
 DEPARTMENT = "demo-department"
 TEAM = "demo-team"
+APPLICATION = "demo-app"
 MODEL = "demo-chat"
 UNGRANTED_MODEL = "demo-restricted"
 BACKEND = "simulator"
@@ -79,16 +81,18 @@ def describe(base_url: str) -> dict[str, object]:
 
 @transaction.atomic
 def load(simulator_url: str) -> bool:
-    """Make the demo data unless it exists; returns whether it was made. The backend follows the simulator's
-    address either way."""
-    is_new = not Department.objects.filter(slug=DEPARTMENT).exists()
-    if is_new:
+    """Make the demo data unless it exists; returns whether it was made.
+
+    Existing data follows what changed around it: the simulator's address, and the secrets of the installation.
+    """
+    team = Team.objects.filter(slug=TEAM).first()
+    if team is None:
         _load_catalogue(simulator_url)
-        team = _load_team()
-        _load_people(team)
-    else:
-        _follow_simulator(simulator_url)
-    return is_new
+        _load_people(_load_team())
+        return True
+    _follow_simulator(simulator_url)
+    _follow_secrets(team)
+    return False
 
 
 def _load_catalogue(simulator_url: str) -> None:
@@ -113,17 +117,43 @@ def _load_catalogue(simulator_url: str) -> None:
 
 
 def _follow_simulator(simulator_url: str) -> None:
-    backend = Backend.objects.filter(name=BACKEND).exclude(base_url=simulator_url).first()
-    if backend is not None:
+    backend = Backend.objects.filter(name=BACKEND).first()
+    if backend is None or backend.credential_encrypted is None:
+        return  # its users made something else of it
+    try:
+        decrypt_credential(bytes(backend.credential_encrypted), simulator_url)
+    except CredentialError:  # another address, or other keys of the installation
         backend.base_url = simulator_url
         backend.credential_encrypted = encrypt_credential("simulator-needs-no-secret", simulator_url)
         backend.save(update_fields=["base_url", "credential_encrypted"])
 
 
+def _follow_secrets(team: Team) -> None:
+    """With other secrets in force the old key and passwords cannot be told any more: make them anew."""
+    if find_key_holder(Peppers.parse(settings.GATEWAY_KEY_PEPPERS).digests(demo_key())) is not None:
+        return
+    application = Application.objects.get(team=team, slug=APPLICATION)
+    for key in ApiKey.objects.filter(application=application, created_by=ACTOR):
+        revoke_key(key, actor=ACTOR)
+    if not ApiKey.objects.filter(digest=_current_digest()).exists():  # else its users revoked it: that stays
+        create_key(
+            team, "Demo key", actor=ACTOR, application=application, never_expires=True, secret=demo_key()
+        )
+        for person in PEOPLE:
+            for user in User.objects.filter(username=person.username):
+                user.set_password(demo_password(person))
+                user.save(update_fields=["password"])
+
+
+def _current_digest() -> bytes:
+    peppers = Peppers.parse(settings.GATEWAY_KEY_PEPPERS)
+    return peppers.digest(demo_key(), peppers.current)
+
+
 def _load_team() -> Team:
     department = Department.objects.create(slug=DEPARTMENT, name="Demo department", cost_centre="4711")
     team = Team.objects.create(department=department, slug=TEAM, name="Demo team")
-    application = Application.objects.create(team=team, slug="demo-app", name="Demo application")
+    application = Application.objects.create(team=team, slug=APPLICATION, name="Demo application")
     Grant.objects.create(team=team, model=CatalogueModel.objects.get(name=MODEL))
     create_key(team, "Demo key", actor=ACTOR, application=application, never_expires=True, secret=demo_key())
     return team

@@ -24,6 +24,8 @@ async def readyz(gateway: Gateway) -> tuple[int, bytes]:
         degraded.append("store: Redis or Valkey does not answer")
     if not gateway.ledger.spool.has_room():
         degraded.append("spool: full; no calls are made")
+    if torn := sum(1 for _ in gateway.options.spool_dir.glob("*.torn")):
+        degraded.append(f"spool: {torn} segments with an unreadable rest are kept as .torn")
     ready = gateway.ledger.spool.has_room()
     body = {
         "status": "ok" if ready and not degraded else "degraded" if ready else "unavailable",

@@ -78,7 +78,9 @@ def prepare_environment(home: Home, web_port: int, embedded: Mapping[str, str]) 
     ours = {name: value for name, value in values.items() if name not in given}
     if "DATABASE_URL" in given:
         ours.pop("DATABASE_OWNER_URL", None)  # the file's is the embedded one's
-    defaults = {"PYTHONUNBUFFERED": "1", "GATEWAY_SHUTDOWN_S": "6"}
+    defaults = {"PYTHONUNBUFFERED": "1"}
+    if not is_set("GATEWAY_SHUTDOWN_S", os.environ):
+        defaults["GATEWAY_SHUTDOWN_S"] = "6"
     forced = {"GATEWAY_HOME": str(home.root), "GATEWAY_SIMULATOR_PORT": port}
     return {**defaults, **os.environ, **ours, **forced}
 

@@ -60,4 +60,7 @@ def _host(base_url: str) -> str:
 
 
 def _fernet() -> MultiFernet:
-    return MultiFernet([Fernet(key) for key in settings.GATEWAY_FIELD_KEYS])
+    try:
+        return MultiFernet([Fernet(key) for key in settings.GATEWAY_FIELD_KEYS])
+    except ValueError:
+        raise CredentialError("GATEWAY_FIELD_KEYS holds no usable key.") from None

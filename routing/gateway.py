@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db import DatabaseError, InterfaceError
 
 from billing.ledger import Ledger
-from billing.spool import Spool
+from billing.spool import Spool, sync_files
 from billing.tokens import TokenCounter, load_counter
 from routing.configuration import Configuration, DatabaseThreads
 from routing.models import Provider as ProviderName
@@ -104,4 +104,8 @@ class Gateway:
     async def _sync_spool(self) -> None:
         while True:
             await asyncio.sleep(_SYNC_S)
-            await asyncio.to_thread(self.ledger.spool.sync)
+            if files := self.ledger.spool.take_unsynced():
+                try:
+                    await asyncio.to_thread(sync_files, files)
+                except OSError as error:
+                    logger.error("The spool cannot be forced to disk: %s", error)

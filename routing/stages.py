@@ -1,6 +1,5 @@
 """The small stages of the pipeline: each takes and returns plain values, and says how it fails."""
 
-import asyncio
 from collections.abc import Mapping
 
 from billing.ledger import clean_text
@@ -67,13 +66,11 @@ def find_granted_model(snapshot: Snapshot, caller: KeyHolder, name: str, trace: 
 
 def choose_backend(model: ServedModel, trace: Trace) -> Target:
     """The first backend in the route's order that has a price in force. Refuses with 503 when there is none."""
-    if not model.targets:
-        raise model_unavailable(model.name)
-    trace.target = target = model.targets[0]
-    trace.price = price_at(target.prices, trace.admitted_at)
-    if trace.price is None:
-        raise model_unpriced(model.name)
-    return target
+    for target in model.targets:
+        if (price := price_at(target.prices, trace.admitted_at)) is not None:
+            trace.target, trace.price = target, price
+            return target
+    raise model_unpriced(model.name) if model.targets else model_unavailable(model.name)
 
 
 async def call_plain(gateway: Gateway, request: ChatRequest, target: Target, trace: Trace) -> bytes:
@@ -91,12 +88,9 @@ async def call_plain(gateway: Gateway, request: ChatRequest, target: Target, tra
         except ValueError:
             raise backend_bad_answer() from None
         trace.charge(usage or await estimate(gateway, request, answer_texts(answer)))
-    except GatewayError as error:
-        if error.may_have_cost:
+    except BaseException as error:
+        if not isinstance(error, GatewayError) or error.may_have_cost:
             trace.charge(await estimate(gateway, request, []))
-        raise
-    except asyncio.CancelledError:
-        trace.charge(await estimate(gateway, request, []))
         raise
     return answer
 

@@ -1,6 +1,7 @@
 """A streamed answer on its way: first byte, silence, time limits, the caller leaving, and the bill at the end."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator
 
@@ -13,7 +14,9 @@ from routing.providers.base import UpstreamStream, backend_bad_answer, backend_b
 from routing.snapshot import Target
 from routing.stages import estimate
 from routing.trace import Trace
-from teams.errors import GatewayError, gateway_stopped
+from teams.errors import GatewayError, gateway_stopped, internal_error
+
+logger = logging.getLogger(__name__)
 
 KEEP_ALIVE = b": keep-alive\n\n"
 _MAX_FRAME_BYTES = 4 * 1024**2
@@ -42,6 +45,13 @@ async def relay_stream(
         ending = error
         if not is_committed:
             raise
+    except Exception:
+        ending = internal_error()
+        if not is_committed:
+            raise
+        logger.exception(
+            "A stream failed for an unknown reason.", extra={"request_id": str(trace.request_id)}
+        )
     finally:
         backend.close()
         try:

@@ -183,4 +183,5 @@ def internal_error() -> GatewayError:
         "The gateway failed to handle this request.",
         type=SERVER_ERROR,
         code="server_error",
+        may_have_cost=True,
     )

@@ -112,7 +112,7 @@ def test_a_callers_mistake(product: Product, caller: Caller, mistake: Mistake) -
     response = httpx.request(
         mistake.method,
         f"{product.base_url}{mistake.path}",
-        headers={name: value.encode("latin-1") for name, value in headers.items() if value},
+        headers=[(name.encode(), value.encode("latin-1")) for name, value in headers.items() if value],
         content=content,
     )
     assert response.status_code == mistake.status
@@ -223,7 +223,7 @@ FAULTS: list[tuple[str, dict[str, Any], int, str, str | None, str, bool]] = [
         "backend_error",
         False,
     ),
-    ("drop", {"drop": True}, 502, _SERVER, "backend_unreachable", "backend_unreachable", False),
+    ("drop", {"drop": True}, 502, _SERVER, "backend_error", "backend_broke", True),
     ("hang", {"hang": True}, 504, _SERVER, "backend_timeout", "backend_timeout", True),
 ]
 PLAIN_FAULTS = [

@@ -174,7 +174,7 @@ def test_tools_pass_through_both_ways(client: openai.OpenAI, caller: Caller) -> 
         model=caller.model,
         messages=[
             *MESSAGES,
-            first.choices[0].message.model_dump(exclude_none=True),
+            first.choices[0].message.model_dump(exclude_none=True),  # type: ignore[list-item]
             {"role": "tool", "tool_call_id": calls[0].id, "content": "21 degrees"},
         ],
         tools=[WEATHER],
@@ -183,11 +183,12 @@ def test_tools_pass_through_both_ways(client: openai.OpenAI, caller: Caller) -> 
 
 
 def test_streamed_parallel_tool_calls_arrive_whole(client: openai.OpenAI, caller: Caller) -> None:
-    time_tool = {"type": "function", "function": {**WEATHER["function"], "name": "get_time"}}
+    time_tool: Any = {"type": "function", "function": {**WEATHER["function"], "name": "get_time"}}
     stream = client.chat.completions.create(
         model=caller.model, messages=MESSAGES, tools=[WEATHER, time_tool], tool_choice="required", stream=True
     )
-    names, arguments = {}, {0: "", 1: ""}
+    names: dict[int, str | None] = {}
+    arguments = {0: "", 1: ""}
     for chunk in stream:
         for call in chunk.choices[0].delta.tool_calls or []:
             assert call.function is not None

@@ -9,6 +9,9 @@ ALTER TABLE billing_usagerecord ADD CONSTRAINT billing_usagerecord_pkey PRIMARY 
 CREATE INDEX usagerecord_team ON billing_usagerecord (team_id, request_id DESC);
 CREATE INDEX usagerecord_key ON billing_usagerecord (api_key_id, request_id DESC);
 CREATE TABLE billing_usagerecord_default PARTITION OF billing_usagerecord DEFAULT;
+-- Row triggers of the parent reach its partitions by themselves, those on TRUNCATE do not.
+CREATE TRIGGER no_truncate BEFORE TRUNCATE ON billing_usagerecord_default
+    FOR EACH STATEMENT EXECUTE FUNCTION audit_refuse_change();
 
 -- The first 48 bits of a UUIDv7 are milliseconds since 1970, so a month is a range of ids.
 CREATE FUNCTION billing_uuid7_floor(moment timestamptz) RETURNS uuid LANGUAGE sql IMMUTABLE AS $$
@@ -37,6 +40,10 @@ BEGIN
                 billing_uuid7_floor(month AT TIME ZONE 'UTC'),
                 billing_uuid7_floor((month + interval '1 month') AT TIME ZONE 'UTC')
             );
+            EXECUTE format(
+                'CREATE TRIGGER no_truncate BEFORE TRUNCATE ON %I FOR EACH STATEMENT EXECUTE FUNCTION audit_refuse_change()',
+                name
+            );
             made := made + 1;
         EXCEPTION
             WHEN check_violation THEN  -- rows of this month are in the default partition: they stay, and count
@@ -55,6 +62,6 @@ SELECT billing_create_ledger_partitions(3);
 class Migration(migrations.Migration):
     """Irreversible: turning the ledger back into one table would rewrite it."""
 
-    dependencies = [("billing", "0001_initial")]
+    dependencies = [("billing", "0001_initial"), ("audit", "0002_events_append_only")]
 
     operations = [migrations.RunSQL(PARTITION)]

@@ -46,7 +46,7 @@ def _failure(status: int, reason: str, message: str, *, may_have_cost: bool = Fa
 
 
 def backend_unreachable() -> GatewayError:
-    """No connection, or one that ended before any answer: nothing was spent."""
+    """No connection could be made: nothing was spent."""
     return _failure(502, "backend_unreachable", "The backend could not be reached.")
 
 
@@ -56,7 +56,7 @@ def backend_timeout(what: str) -> GatewayError:
 
 
 def backend_broke() -> GatewayError:
-    """The connection ended in the middle of an answer."""
+    """The connection ended after the request was sent, before or in the middle of the answer."""
     return _failure(502, "backend_broke", "The backend's answer broke off.", may_have_cost=True)
 
 

@@ -31,7 +31,7 @@ class OpenAIProvider:
     def __init__(self, *, private: Collection[str], max_answer_bytes: int) -> None:
         self._max_answer_bytes = max_answer_bytes
         self._connector = aiohttp.TCPConnector(
-            limit=0, resolver=GuardedResolver(private), keepalive_timeout=30
+            limit=0, resolver=GuardedResolver(private), keepalive_timeout=15
         )
         self._plain = _session(self._connector)
         sent = aiohttp.TraceConfig()
@@ -143,16 +143,11 @@ async def _as_gateway_errors(what: str, timeout_s: float | None) -> AsyncIterato
     try:
         async with asyncio.timeout(timeout_s):
             yield
-    except (
-        aiohttp.ConnectionTimeoutError,
-        aiohttp.ServerDisconnectedError,
-        aiohttp.ClientOSError,
-        ForbiddenAddress,
-    ):
+    except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError, ForbiddenAddress):
         raise base.backend_unreachable() from None
     except TimeoutError:
         raise base.backend_timeout(what) from None
-    except aiohttp.ClientPayloadError:
+    except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientPayloadError):
         raise base.backend_broke() from None
     except aiohttp.ClientError:
         raise base.backend_bad_answer() from None

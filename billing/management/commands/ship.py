@@ -10,7 +10,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
-from django.db import InterfaceError, OperationalError, connection
+from django.db import InterfaceError, InternalError, OperationalError, connection
 
 from billing.partitions import create_ledger_partitions
 from billing.shipper import Shipper
@@ -38,18 +38,20 @@ class Command(BaseCommand):
         stop = threading.Event()
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: stop.set())
-        create_ledger_partitions()
         _run(Shipper(directory), stop)
 
 
 def _run(shipper: Shipper, stop: threading.Event) -> None:
     """Ship, wait a little, ship again; while PostgreSQL is away, say so once and keep trying."""
-    away = False
+    away = has_partitions = False
     while True:
         last_round = stop.is_set()
         try:
+            if not has_partitions:
+                create_ledger_partitions()
+                has_partitions = True
             shipped = shipper.ship_all()
-        except (OperationalError, InterfaceError) as error:
+        except (OperationalError, InterfaceError, InternalError) as error:  # Internal: a read-only standby
             connection.close()
             if not away:
                 logger.error(

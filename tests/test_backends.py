@@ -1,0 +1,146 @@
+"""Backend addresses and credentials: what may be called, and who may read what."""
+
+import asyncio
+import socket
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from cryptography.fernet import Fernet
+from django.core.exceptions import ValidationError
+from django.test import override_settings
+
+from routing.addresses import ForbiddenAddress, GuardedResolver, check_address, check_base_url
+from routing.credentials import CredentialError, decrypt_credential, encrypt_credential, resolve_credential
+from routing.models import Backend
+from routing.snapshot import load_snapshot
+from tests.factories import BACKEND_SECRET, make_backend, make_model
+
+ALLOWED = {"127.0.0.1:8001", "llm.internal:8000", "10.0.0.5:443"}
+URL = "https://api.example.com/v1"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        URL,
+        "https://api.example.com:8443/openai/v1",
+        "http://127.0.0.1:8001/v1",
+        "http://llm.internal:8000/v1",
+        "https://10.0.0.5/v1",
+    ],
+)
+def test_addresses_that_may_be_called(url: str) -> None:
+    check_base_url(url, private=ALLOWED)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "api.example.com/v1",
+        "ftp://api.example.com/",
+        "file:///etc/passwd",
+        "http://api.example.com/v1",
+        "https://user:secret@api.example.com/v1",
+        "https://api.example.com/v1?x=1",
+        "https://api.example.com/v1#x",
+        "https://127.0.0.1/v1",
+        "https://127.1/v1",
+        "https://0x7f000001/v1",
+        "https://2130706433/v1",
+        "https://[::1]/v1",
+        "https://[::ffff:127.0.0.1]/v1",
+        "https://localhost/v1",
+        "https://0.0.0.0/v1",
+        "https://169.254.169.254/latest/meta-data",
+        "https://[fe80::1]/v1",
+        "https://[fd00:ec2::254]/v1",
+        "https://100.100.100.200/v1",
+        "https://metadata.google.internal/v1",
+        "https://METADATA.google.internal./v1",
+        "https://10.0.0.6/v1",
+        "https://192.168.1.1/v1",
+        "https://[fd12::1]/v1",
+        "http://127.0.0.1:8002/v1",
+        "https://api.example.com:99999/v1",
+        "https://[broken/v1",
+    ],
+)
+def test_addresses_that_are_refused(url: str) -> None:
+    with pytest.raises(ForbiddenAddress):
+        check_base_url(url, private=ALLOWED)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["169.254.169.254", "fe80::1", "::ffff:169.254.169.254", "224.0.0.1", "0.0.0.0", "168.63.129.16"],
+)
+def test_no_allow_list_opens_link_local_and_metadata(address: str) -> None:
+    with pytest.raises(ForbiddenAddress):
+        check_address(ip_address(address), private_allowed=True)
+
+
+def test_a_name_is_judged_by_what_it_resolves_to() -> None:
+    async def resolve(private: set[str]) -> list[str]:
+        resolver = GuardedResolver(private)
+        try:
+            return [result["host"] for result in await resolver.resolve("localhost", 8001, socket.AF_INET)]
+        finally:
+            await resolver.close()
+
+    assert asyncio.run(resolve({"localhost:8001"})) == ["127.0.0.1"]
+    with pytest.raises(ForbiddenAddress):
+        asyncio.run(resolve(set()))
+
+
+def test_a_bad_address_is_refused_by_the_form() -> None:
+    backend = Backend(
+        name="b", base_url="https://169.254.169.254/v1", upstream_model="m", credential_reference="x"
+    )
+    with pytest.raises(ValidationError) as caught:
+        backend.full_clean()
+    assert set(caught.value.message_dict) == {"base_url", "credential_reference"}
+
+
+def test_a_stored_credential_opens_for_its_host_only() -> None:
+    encrypted = encrypt_credential("secret", URL)
+    assert b"secret" not in encrypted
+    assert decrypt_credential(encrypted, "https://API.example.com/other") == "secret"
+    for other in ("https://evil.example.com/v1", "https://api.example.com:444/v1"):
+        with pytest.raises(CredentialError, match="another host"):
+            decrypt_credential(encrypted, other)
+
+
+def test_credentials_outlive_a_key_rotation_and_not_the_loss_of_their_key() -> None:
+    encrypted, new = encrypt_credential("secret", URL), Fernet.generate_key().decode()
+    from django.conf import settings
+
+    with override_settings(GATEWAY_FIELD_KEYS=(new, *settings.GATEWAY_FIELD_KEYS)):
+        assert decrypt_credential(encrypted, URL) == "secret"
+    with override_settings(GATEWAY_FIELD_KEYS=(new,)), pytest.raises(CredentialError) as caught:
+        decrypt_credential(encrypted, URL)
+    assert "secret" not in str(caught.value)
+
+
+def test_references_to_environment_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_BACKEND_KEY", "from-environment")
+    path = tmp_path / "key"
+    path.write_text("from-file\n")
+    assert resolve_credential("env:A_BACKEND_KEY", None, URL) == "from-environment"
+    assert resolve_credential(f"file:{path}", None, URL) == "from-file"
+    assert resolve_credential("", None, URL) is None
+    path.write_text("two\nlines")
+    for unusable in (f"file:{path}", "env:NOT_SET_ANYWHERE", f"file:{tmp_path}/missing"):
+        with pytest.raises(CredentialError) as caught:
+            resolve_credential(unusable, None, URL)
+        assert str(tmp_path) not in str(caught.value)
+
+
+def test_the_snapshot_shows_no_credential() -> None:
+    backend = make_backend("https://api.example.com/v1")
+    model = make_model(backend)
+    snapshot = load_snapshot()
+    (target,) = snapshot.models[model.name].targets
+    assert target.credential == BACKEND_SECRET
+    assert BACKEND_SECRET not in repr(snapshot)
