@@ -12,6 +12,7 @@ import msgspec
 from billing.usage import Usage
 from routing.chat import read_usage, texts_in
 
+_COMPACT_NULL_USAGE = b',"usage":null'  # as OpenAI writes it; a search ten times cheaper than the general one
 _NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null|"usage"\s*:\s*null\s*,')
 _FRAME_END = re.compile(rb"\r?\n\r?\n")
 _DONE = re.compile(rb"(?:\A|\n)data:[ ]?\[DONE\]")
@@ -81,7 +82,9 @@ class FrameRelay:
     def _inspect(self, data: bytes) -> bytes:
         """Take out null usage unless wanted; read and maybe drop the frame that holds the figures."""
         if not self._wants_usage:
-            data = _NULL_USAGE.sub(b"", data)
+            data = data.replace(_COMPACT_NULL_USAGE, b"")
+            if b'"usage"' in data:
+                data = _NULL_USAGE.sub(b"", data)
         if b'"usage"' not in data and b'"error"' not in data:
             return data
         passed, start = [], 0

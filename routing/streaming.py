@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator
 
+from routing.alarm import Alarm
 from routing.call import Call
 from routing.chat import ChatRequest
 from routing.errors import error_body
@@ -81,13 +82,12 @@ class BackendStream:
         now = time.monotonic()
         self._deadline = now + target.total_timeout_s
         self._silence_ends = now + target.first_byte_timeout_s
-        body = request.body_for(target.upstream_model)
+        self._alarm = Alarm()
         self.is_sent = False
         self._stream: UpstreamStream | None = None
-        provider = gateway.provider(target.provider)
-        self._opening = asyncio.ensure_future(
-            provider.open_stream(target, body, str(trace.request_id), self._note_sent)
-        )
+        provider, body = gateway.provider(target.provider), request.body_for(target.upstream_model)
+        opened = provider.open_stream(target, body, str(trace.request_id), self._note_sent)
+        self._opening = asyncio.ensure_future(opened)
 
     async def next_piece(self) -> bytes:
         """Frames, or KEEP_ALIVE after a silence; b"" when the stream ended properly. Raises GatewayError."""
@@ -100,13 +100,13 @@ class BackendStream:
             if not data:
                 raise backend_broke()
             self._trace.first_byte_arrived()
-            self._silence_ends = time.monotonic() + self._idle_timeout_s
             if piece := self._relay.feed(data):
                 return piece
         return b""
 
     def close(self) -> None:
         """Drop the connection, whatever state it is in."""
+        self._alarm.close()
         self._opening.cancel()
         self._opening.add_done_callback(_close_result)
 
@@ -116,19 +116,24 @@ class BackendStream:
     async def _read_or_silence(self) -> bytes | None:
         """What arrived, or None when nothing did for the keep-alive time. Raises GatewayError."""
         now = time.monotonic()
-        wait_s = min(self._keepalive_s, self._silence_ends - now, self._deadline - now)
-        if wait_s <= 0:
-            raise backend_timeout("whole call" if self._deadline <= now else "silence")
-        if self._stream is None:
-            await asyncio.wait({self._opening}, timeout=wait_s)
-            if not self._opening.done():
-                return None if wait_s == self._keepalive_s else await self._read_or_silence()
-            self._stream = self._opening.result()
+        keepalive_at, limit_at = now + self._keepalive_s, min(self._silence_ends, self._deadline)
+        self._alarm.set(min(keepalive_at, limit_at))
         try:
-            async with asyncio.timeout(wait_s):
-                return await self._stream.read()
-        except TimeoutError:
-            return None if wait_s == self._keepalive_s else await self._read_or_silence()
+            if self._stream is None:
+                self._stream = await asyncio.shield(self._opening)
+            data = await self._stream.read()
+        except asyncio.CancelledError:
+            if not self._alarm.was_heard():
+                raise
+            if keepalive_at < limit_at:
+                return None
+            raise backend_timeout(
+                "whole call" if self._deadline <= self._silence_ends else "silence"
+            ) from None
+        finally:
+            self._alarm.rest()
+        self._silence_ends = time.monotonic() + self._idle_timeout_s
+        return data
 
 
 def _close_result(opening: "asyncio.Future[UpstreamStream]") -> None:
