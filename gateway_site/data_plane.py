@@ -2,21 +2,19 @@
 
 Stock Django opens a thread-sensitive context per request, spools the body to a file and races a disconnect
 listener; that costs more than the whole pipeline (docs/adr/0001). This handler reads the bounded body,
-builds the HttpRequest in memory, awaits the view, and sends what it returns.
+builds the HttpRequest in memory, awaits the view, and sends the Reply it returns.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
-
-from django.http import HttpRequest, HttpResponse
 
 from gateway_site.health import livez, readyz
 from routing.call import Call, Client, Reply
 from routing.gateway import Gateway
 from routing.urls import find_view
-from routing.views import refuse_unread
+from routing.views import DataPlaneRequest, refuse_unread
 from teams.errors import GatewayError, body_timeout, body_too_large
 
 Scope = Mapping[str, Any]
@@ -46,7 +44,7 @@ class DataPlane:
         """Answer one request; returns quietly when the caller has gone."""
         if (check := _HEALTH.get(scope["path"])) is not None:
             status, body = await check(self.gateway)
-            await _send_plain(send, HttpResponse(body, status=status, content_type="application/json"), scope)
+            await _send_plain(send, Reply(status, body), scope)
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         client = Client(receive)
@@ -60,12 +58,11 @@ class DataPlane:
             return
         call = Call(scope["method"], scope["path"], headers, body, client)
         try:
-            response = await find_view(call.path)(_build_request(self.gateway, call))
-            reply: Reply = response.reply
+            reply: Reply = await find_view(call.path)(DataPlaneRequest(self.gateway, call))
             if reply.stream is None:
-                await _send_plain(send, response, scope)
+                await _send_plain(send, reply, scope)
             else:
-                await _send_stream(send, response, reply)
+                await _send_stream(send, reply, reply.stream)
         except asyncio.CancelledError:
             if not client.has_left:
                 raise
@@ -95,31 +92,22 @@ async def _read_body(receive: Receive, headers: Mapping[str, str], limit_bytes: 
         raise body_timeout() from None
 
 
-def _build_request(gateway: Gateway, call: Call) -> HttpRequest:
-    request = HttpRequest()
-    request.method, request.path, request.path_info = call.method, call.path, call.path
-    request.gateway, request.call = gateway, call  # type: ignore[attr-defined]
-    return request
+async def _send_plain(send: Send, reply: Reply, scope: Scope) -> None:
+    headers = [*_encode_headers(reply), (b"content-length", str(len(reply.body)).encode())]
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else reply.body})
 
 
-async def _send_plain(send: Send, response: HttpResponse, scope: Scope) -> None:
-    body = response.content
-    headers = [*_encode_headers(response), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
-
-
-async def _send_stream(send: Send, response: HttpResponse, reply: Reply) -> None:
+async def _send_stream(send: Send, reply: Reply, stream: AsyncGenerator[bytes, None]) -> None:
     """Send piece by piece; `aclosing` runs the stream's settlement at once when the caller vanished mid-send."""
-    assert reply.stream is not None  # noqa: S101
-    async with contextlib.aclosing(reply.stream) as stream:
-        headers = _encode_headers(response)
-        await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+    async with contextlib.aclosing(stream):
+        await send({"type": "http.response.start", "status": reply.status, "headers": _encode_headers(reply)})
         await send({"type": "http.response.body", "body": reply.first_piece, "more_body": True})
         async for piece in stream:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
 
 
-def _encode_headers(response: HttpResponse) -> list[tuple[bytes, bytes]]:
-    return [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in response.items()]
+def _encode_headers(reply: Reply) -> list[tuple[bytes, bytes]]:
+    headers = {"content-type": "application/json", **reply.headers}
+    return [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers.items()]

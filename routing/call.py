@@ -45,9 +45,12 @@ class Call:
     client: Client
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reply:
-    """The answer: a body, or a stream whose first piece is already known. A started stream must be closed."""
+    """The answer: a body, or a stream whose first piece is already known. A started stream must be closed.
+
+    `headers` are lower-case names; a content type other than JSON is among them.
+    """
 
     status: int = 200
     body: bytes = b""

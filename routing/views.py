@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
 from rest_framework.views import APIView
 
 from billing.ledger import clean_text
@@ -22,10 +22,22 @@ logger = logging.getLogger(__name__)
 Stage = Callable[[Gateway, Call, Trace], Awaitable[Reply]]
 
 
+class DataPlaneRequest(HttpRequest):
+    """A request of the data plane: method, path, and the call as the pipeline takes it.
+
+    It has no query, form, cookie or file, and does without what HttpRequest prepares for them.
+    """
+
+    def __init__(self, gateway: Gateway, call: Call) -> None:
+        self.method, self.path, self.path_info = call.method, call.path, call.path
+        self.gateway, self.call = gateway, call
+
+
 class GatewayView(APIView):
     """Runs one pipeline function per method and answers for everything that can go wrong in it.
 
-    An async APIView whose `dispatch` is awaited directly: no thread, no session, no content negotiation.
+    An async APIView whose `dispatch` is awaited directly and returns the Reply that the handler sends: no
+    thread, no session, no content negotiation.
     Every request that is refused, fails or calls a backend is recorded exactly once: here, or, once a
     stream has begun, by the stream.
     """
@@ -33,16 +45,15 @@ class GatewayView(APIView):
     operation = "unknown"
     is_recorded = True  # whether success is an entry of the ledger
 
-    async def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:  # type: ignore[override]
-        """The response to `request`, which carries `gateway` and `call`."""
-        gateway: Gateway = request.gateway  # type: ignore[attr-defined]
-        call: Call = request.call  # type: ignore[attr-defined]
+    async def dispatch(self, request: DataPlaneRequest, *args: Any, **kwargs: Any) -> Reply:  # type: ignore[override]
+        """The reply to `request`."""
+        gateway, call = request.gateway, request.call
         trace = Trace(self.operation, client_request_id=_client_request_id(call))
         try:
             reserve_record(gateway)
         except GatewayError as error:
             logger.error("A request is refused: %s", error, extra=_fields(trace))
-            return _respond(render_error(error), trace)
+            return _identify(render_error(error), trace)
         try:
             reply = await self.run(gateway, call, trace)
         except BaseException:
@@ -53,7 +64,7 @@ class GatewayView(APIView):
                 gateway.record(trace)
             else:
                 gateway.ledger.spool.release()
-        return _respond(reply, trace)
+        return _identify(reply, trace)
 
     async def run(self, gateway: Gateway, call: Call, trace: Trace) -> Reply:
         """The reply of the method's pipeline function, or the error it ended with, noted in `trace`."""
@@ -117,16 +128,16 @@ class UnknownPathView(GatewayView):
         return path_unknown(call.method, clean_text(call.path))
 
 
-def refuse_unread(gateway: Gateway, call: Call, error: GatewayError) -> HttpResponse:
+def refuse_unread(gateway: Gateway, call: Call, error: GatewayError) -> Reply:
     """The recorded refusal of a request whose body could not be read."""
     trace = Trace("unread", client_request_id=_client_request_id(call))
     trace.fail(error)
     try:
         reserve_record(gateway)
     except GatewayError as full:
-        return _respond(render_error(full), trace)
+        return _identify(render_error(full), trace)
     gateway.record(trace)
-    return _respond(render_error(error), trace)
+    return _identify(render_error(error), trace)
 
 
 def _client_request_id(call: Call) -> str:
@@ -138,9 +149,7 @@ def _fields(trace: Trace) -> dict[str, object]:
     return {"request_id": str(trace.request_id), "backend": trace.target.name if trace.target else None}
 
 
-def _respond(reply: Reply, trace: Trace) -> HttpResponse:
-    """Django's form of `reply`. The stream itself is left to the server handler, which must close it."""
-    headers = {"content-type": "application/json", "x-request-id": str(trace.request_id), **reply.headers}
-    response = HttpResponse(reply.body, status=reply.status, headers=headers)
-    response.reply = reply  # type: ignore[attr-defined]
-    return response
+def _identify(reply: Reply, trace: Trace) -> Reply:
+    """`reply` with the id that finds this request in the ledger and in the logs."""
+    reply.headers = {"x-request-id": str(trace.request_id), **reply.headers}
+    return reply

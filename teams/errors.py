@@ -60,7 +60,7 @@ def method_not_allowed(method: str, allowed: list[str]) -> GatewayError:
         "method_not_allowed",
         f"{method} is not allowed here; use {' or '.join(allowed)}.",
         code="method_not_allowed",
-        headers={"Allow": ", ".join(allowed)},
+        headers={"allow": ", ".join(allowed)},
     )
 
 
@@ -123,7 +123,7 @@ def model_unavailable(name: str) -> GatewayError:
         f"No backend is available for the model {name!r}.",
         type="service_unavailable_error",
         code="server_is_overloaded",
-        headers={"Retry-After": "5"},
+        headers={"retry-after": "5"},
     )
 
 
@@ -147,7 +147,7 @@ def ledger_unavailable() -> GatewayError:
         "The gateway cannot record usage now, so it makes no calls. Operators have been told.",
         type="service_unavailable_error",
         code="server_is_overloaded",
-        headers={"Retry-After": "5"},
+        headers={"retry-after": "5"},
     )
 
 
@@ -159,7 +159,7 @@ def database_unavailable() -> GatewayError:
         "API keys cannot be looked up at the moment. Try again shortly.",
         type="service_unavailable_error",
         code="server_is_overloaded",
-        headers={"Retry-After": "2"},
+        headers={"retry-after": "2"},
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from teams.keys import Peppers, is_well_formed
+from teams.keys import KEY_LENGTH, Peppers, is_well_formed
 from teams.models import ApiKey
 
 MOST_KEYS = 100_000  # about 60 MB; the oldest entries go first
@@ -64,7 +64,7 @@ class KeyRing:
 
     async def find(self, key: str, version: int) -> KeyHolder | None:
         """The holder of `key` under configuration `version`, or None. Malformed keys cost no look-up."""
-        if not is_well_formed(key):
+        if len(key) != KEY_LENGTH or not key.isascii():
             return None
         if version != self._version:
             self._version, self._known = version, {}
@@ -72,7 +72,8 @@ class KeyRing:
         try:
             return self._known[digest]
         except KeyError:
-            pass
+            if not is_well_formed(key):
+                return None
         known = self._known
         holder = await self._look_up(self._peppers.digests(key))
         # An answer that was under way when the version changed goes into the forgotten dictionary.

@@ -85,7 +85,7 @@ def backend_refused(target: Target, refusal: Refusal) -> GatewayError:
     """
     headers = {}
     if refusal.retry_after and _RETRY_AFTER.match(refusal.retry_after):
-        headers = {"Retry-After": refusal.retry_after}
+        headers = {"retry-after": refusal.retry_after}
     match refusal.status:
         case 400 | 413 | 422:
             return GatewayError(
