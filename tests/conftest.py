@@ -61,9 +61,11 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         return
     _services.start()
     import django
+    from django.conf import settings
     from django.core.management import call_command
 
     django.setup()
+    settings.PASSWORD_HASHERS = ["tests.hashers.QuickHasher"]
     call_command("migrate", verbosity=0)
 
 
