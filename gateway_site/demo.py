@@ -172,10 +172,10 @@ def _load_people(team: Team) -> None:
         }
         Member.objects.create(user=user, role=person.role, **scopes.get(person.role, {}))
         if person.may_use_admin and not user.is_superuser:
-            user.groups.add(_read_only_group(person.role))
+            user.groups.add(read_only_group(person.role))
 
 
-def _read_only_group(role: Role) -> Group:
+def read_only_group(role: Role) -> Group:
     """Auditors may look at everything, finance at teams and money; neither may change anything."""
     apps = {"audit", "teams", "billing", "routing"} if role is Role.SECURITY_AUDITOR else {"teams", "billing"}
     group, _ = Group.objects.get_or_create(name=str(role.label))

@@ -118,6 +118,8 @@ GATEWAY_KEEPALIVE_S = env.integer("GATEWAY_KEEPALIVE_S", 15, least=1)
 GATEWAY_SHUTDOWN_S = env.integer("GATEWAY_SHUTDOWN_S", 30, least=1)
 # host:port pairs of backends that may use plain http, loopback or private addresses.
 GATEWAY_PRIVATE_BACKENDS = frozenset(env.items("GATEWAY_PRIVATE_BACKENDS"))
+# Where `file:` references of backend credentials may point to.
+GATEWAY_CREDENTIALS_DIR = Path(env.text("GATEWAY_CREDENTIALS_DIR", "/run/secrets"))
 
 # --- People ---------------------------------------------------------------------------------------------
 AUTH_PASSWORD_VALIDATORS = [

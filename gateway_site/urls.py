@@ -4,11 +4,12 @@ from django.contrib import admin
 from django.contrib.auth import views as auth_views
 from django.urls import path
 
-from gateway_site.views import landing
+from gateway_site.views import landing, password_change
 
 urlpatterns = [
     path("", landing, name="landing"),
     path("sign-in/", auth_views.LoginView.as_view(template_name="site/sign_in.html"), name="login"),
     path("sign-out/", auth_views.LogoutView.as_view(), name="logout"),
+    path("admin/password_change/", admin.site.admin_view(password_change)),  # before the one it wraps
     path("admin/", admin.site.urls),
 ]

@@ -9,7 +9,9 @@ from urllib.parse import urlsplit
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from django.conf import settings
 
-_REFERENCE = re.compile(r"\A(env:[A-Za-z_][A-Za-z0-9_]*|file:/[^\0]+)\Z")
+# What a reference may name: other variables and files hold secrets that are no backend's business.
+_ENVIRONMENT_PREFIX = "GATEWAY_CREDENTIAL_"
+_ENVIRONMENT = re.compile(rf"\Aenv:{_ENVIRONMENT_PREFIX}[A-Za-z0-9_]+\Z")
 
 
 class CredentialError(Exception):
@@ -17,9 +19,20 @@ class CredentialError(Exception):
 
 
 def check_reference(reference: str) -> None:
-    """Accept an empty string, `env:NAME` or `file:/path`; raise CredentialError otherwise."""
-    if reference and not _REFERENCE.match(reference):
-        raise CredentialError("Write env:NAME or file:/absolute/path.")
+    """Accept an empty string, `env:GATEWAY_CREDENTIAL_...`, or `file:` and a path in GATEWAY_CREDENTIALS_DIR.
+
+    Raises CredentialError otherwise, so that whoever may edit backends can send no other secret to theirs.
+    """
+    if not reference or _ENVIRONMENT.match(reference):
+        return
+    kind, _, place = reference.partition(":")
+    folder: Path = settings.GATEWAY_CREDENTIALS_DIR
+    if kind != "file" or "\0" in place or not Path(place).is_absolute():
+        raise CredentialError(
+            f"Write env:{_ENVIRONMENT_PREFIX}NAME or file:/path/in/GATEWAY_CREDENTIALS_DIR."
+        )
+    if folder.resolve() not in Path(place).resolve().parents:
+        raise CredentialError("A file: reference must lie in GATEWAY_CREDENTIALS_DIR.")
 
 
 def encrypt_credential(secret: str, base_url: str) -> bytes:
@@ -45,6 +58,7 @@ def resolve_credential(reference: str, encrypted: bytes | None, base_url: str) -
         return decrypt_credential(encrypted, base_url)
     if not reference:
         return None
+    check_reference(reference)
     kind, _, place = reference.partition(":")
     try:
         secret = os.environ[place] if kind == "env" else Path(place).read_text(encoding="utf-8").strip()

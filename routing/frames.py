@@ -6,6 +6,7 @@ counted after the end if the backend reported no usage.
 """
 
 import re
+from collections.abc import Iterator
 
 import msgspec
 
@@ -15,9 +16,42 @@ from routing.chat import read_usage, texts_in
 _COMPACT_NULL_USAGE = b',"usage":null'  # as OpenAI writes it; a search ten times cheaper than the general one
 _NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null|"usage"\s*:\s*null\s*,')
 _FRAME_END = re.compile(rb"\r?\n\r?\n")
-_DONE = re.compile(rb"(?:\A|\n)data:[ ]?\[DONE\]")
+_FRAME_ENDS = (b"\n\n", b"\r\n\r\n")
+_USAGE, _ERROR = b'"usage"', b'"error"'
+_NEWLINE = 0x0A
 _KEPT_BYTES = 32 * 1024  # of passed frames before their text is taken out, to bound memory per open stream
 DONE_FRAME = b"data: [DONE]\n\n"
+
+
+def _done_at(data: bytes) -> int:
+    """Where the closing frame begins; -1 when `[DONE]` is only the text of a message."""
+    for marker in (b"data: [DONE]", b"data:[DONE]"):
+        at = data.find(marker)
+        while at > 0 and data[at - 1] != _NEWLINE:
+            at = data.find(marker, at + 1)
+        if at >= 0:
+            return at
+    return -1
+
+
+def _hits(data: bytes) -> Iterator[int]:
+    """Where `"usage"` or `"error"` stands, in rising order. Plain finds: ten times faster than an expression."""
+    usage, error = data.find(_USAGE), data.find(_ERROR)
+    while usage >= 0 or error >= 0:
+        if error < 0 or 0 <= usage < error:
+            yield usage
+            usage = data.find(_USAGE, usage + 1)
+        else:
+            yield error
+            error = data.find(_ERROR, error + 1)
+
+
+def _frame_around(data: bytes, position: int, start: int) -> tuple[int, int]:
+    """The frame that holds `position`, of those from `start` on: where it begins, and where the next does."""
+    ends = [(data.rfind(end, start, position), data.find(end, position), len(end)) for end in _FRAME_ENDS]
+    begins = max([start, *(before + length for before, _after, length in ends if before >= 0)])
+    follows = min([len(data), *(after + length for _before, after, length in ends if after >= 0)])
+    return begins, follows
 
 
 class _Chunk(msgspec.Struct):
@@ -59,10 +93,10 @@ class FrameRelay:
         end = self._last_frame_end(data)
         data, self._pending = data[:end], data[end:]
         self.is_faulty = len(self._pending) > self._max_frame_bytes
-        if b"[DONE]" in data and (done := _DONE.search(data)):
+        if b"[DONE]" in data and (done_at := _done_at(data)) >= 0:
             self.is_done = True
-            data = data[: done.start()] + (b"\n" if done.start() else b"")
-        if b'"usage"' in data or b'"error"' in data:
+            data = data[:done_at]
+        if _USAGE in data or _ERROR in data:
             data = self._inspect(data)
         self._keep(data)
         return data
@@ -80,38 +114,36 @@ class FrameRelay:
         return end if end > 1 else 0
 
     def _inspect(self, data: bytes) -> bytes:
-        """Take out null usage unless wanted; read and maybe drop the frame that holds the figures."""
+        """Take out null usage unless wanted; read, and maybe drop, each frame that names usage or an error."""
         if not self._wants_usage:
             data = data.replace(_COMPACT_NULL_USAGE, b"")
-            if b'"usage"' in data:
-                data = _NULL_USAGE.sub(b"", data)
-        if b'"usage"' not in data and b'"error"' not in data:
-            return data
         passed, start = [], 0
-        for match in _FRAME_END.finditer(data):
-            frame = data[start : match.end()]
-            start = match.end()
-            if self._passes(frame):
-                passed.append(frame)
+        for hit in _hits(data):
+            if hit < start:
+                continue  # in the frame that was just read
+            frame_start, frame_end = _frame_around(data, hit, start)
+            passed.append(data[start:frame_start])
+            passed.append(self._read_frame(data[frame_start:frame_end]))
+            start = frame_end
             if self.is_faulty:
                 self.is_done = False
-                break
+                return b"".join(passed)
+        passed.append(data[start:])
         return b"".join(passed)
 
-    def _passes(self, frame: bytes) -> bool:
-        """Read one frame; False for an error, and for the usage frame of a caller who did not ask for it."""
-        if b'"usage"' not in frame and b'"error"' not in frame:
-            return True
+    def _read_frame(self, frame: bytes) -> bytes:
+        """What to pass of one frame: nothing of an error, nor of the usage frame of who did not ask for it."""
         chunk = _read_chunk(frame)
         if chunk is None:
-            return True
+            return frame
         if bytes(chunk.error) != b"null":
             self.is_faulty = True
-            return False
+            return b""
         if bytes(chunk.usage) == b"null":
-            return True
+            return frame if self._wants_usage else _NULL_USAGE.sub(b"", frame)
         self.usage = read_usage(chunk.usage) or self.usage
-        return self._wants_usage or bytes(chunk.choices).translate(None, b" \r\n\t") not in {b"[]", b"null"}
+        has_choices = bytes(chunk.choices).translate(None, b" \r\n\t") not in {b"[]", b"null"}
+        return frame if self._wants_usage or has_choices else b""
 
     def _keep(self, data: bytes) -> None:
         self._kept.append(data)

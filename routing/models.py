@@ -75,7 +75,9 @@ class Backend(models.Model):
         max_length=128, help_text="The provider's name of the model or deployment."
     )
     credential_reference = models.CharField(
-        max_length=500, blank=True, help_text="env:NAME or file:/path, instead of a stored credential."
+        max_length=500,
+        blank=True,
+        help_text="env:GATEWAY_CREDENTIAL_... or file:/run/secrets/..., instead of a stored credential.",
     )
     credential_encrypted = models.BinaryField(null=True, blank=True, editable=False)
     connect_timeout_s = _seconds(5, "To open a connection.")

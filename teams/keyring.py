@@ -1,5 +1,6 @@
 """Who a presented key belongs to: looked up by digest once, then known to this worker."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -50,8 +51,9 @@ def find_key_holder(digests: list[bytes]) -> KeyHolder | None:
 class KeyRing:
     """The keys this worker has met, valid for one version of the configuration.
 
-    `look_up` asks the database. Unknown keys are remembered too. A new version forgets everything, so a
-    revoked key is refused as soon as the worker hears of the change.
+    `look_up` asks the database, once for any number of requests that wait for the same key. Unknown keys are
+    remembered too. A new version forgets everything, so a revoked key is refused as soon as the worker hears
+    of the change.
     """
 
     def __init__(
@@ -61,22 +63,37 @@ class KeyRing:
         self._look_up = look_up
         self._version = -1
         self._known: dict[bytes, KeyHolder | None] = {}
+        self._pending: dict[bytes, asyncio.Future[KeyHolder | None]] = {}
 
     async def find(self, key: str, version: int) -> KeyHolder | None:
         """The holder of `key` under configuration `version`, or None. Malformed keys cost no look-up."""
         if len(key) != KEY_LENGTH or not key.isascii():
             return None
         if version != self._version:
-            self._version, self._known = version, {}
+            # Look-ups under way may answer by the old state: they end in dictionaries nobody reads any more.
+            self._version, self._known, self._pending = version, {}, {}
         digest = self._peppers.digest(key, self._peppers.current)
         try:
             return self._known[digest]
         except KeyError:
             if not is_well_formed(key):
                 return None
-        known = self._known
-        holder = await self._look_up(self._peppers.digests(key))
-        # An answer that was under way when the version changed goes into the forgotten dictionary.
+        if (pending := self._pending.get(digest)) is None:
+            fetched = self._fetch(digest, self._peppers.digests(key), self._known, self._pending)
+            pending = self._pending[digest] = asyncio.ensure_future(fetched)
+        return await asyncio.shield(pending)  # one caller who leaves takes nothing from the others
+
+    async def _fetch(
+        self,
+        digest: bytes,
+        digests: list[bytes],
+        known: dict[bytes, KeyHolder | None],
+        pending: "dict[bytes, asyncio.Future[KeyHolder | None]]",
+    ) -> KeyHolder | None:
+        try:
+            holder = await self._look_up(digests)
+        finally:
+            del pending[digest]
         if len(known) >= MOST_KEYS:
             del known[next(iter(known))]
         known[digest] = holder

@@ -38,6 +38,8 @@ def create_key(
 
     `secret`: a well-formed key made elsewhere, for automation; normally one is generated here.
     """
+    if expires_at is not None and expires_at <= timezone.now():
+        raise ValidationError({"expires_at": "This moment has passed."})
     secret, peppers = secret or generate_key(), Peppers.parse(settings.GATEWAY_KEY_PEPPERS)
     if not is_well_formed(secret):
         raise ValidationError("The given key is not well formed.")

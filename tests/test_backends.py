@@ -124,17 +124,41 @@ def test_credentials_outlive_a_key_rotation_and_not_the_loss_of_their_key() -> N
 
 
 def test_references_to_environment_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("A_BACKEND_KEY", "from-environment")
+    monkeypatch.setenv("GATEWAY_CREDENTIAL_A", "from-environment")
     path = tmp_path / "key"
     path.write_text("from-file\n")
-    assert resolve_credential("env:A_BACKEND_KEY", None, URL) == "from-environment"
-    assert resolve_credential(f"file:{path}", None, URL) == "from-file"
-    assert resolve_credential("", None, URL) is None
-    path.write_text("two\nlines")
-    for unusable in (f"file:{path}", "env:NOT_SET_ANYWHERE", f"file:{tmp_path}/missing"):
-        with pytest.raises(CredentialError) as caught:
-            resolve_credential(unusable, None, URL)
-        assert str(tmp_path) not in str(caught.value)
+    with override_settings(GATEWAY_CREDENTIALS_DIR=tmp_path):
+        assert resolve_credential("env:GATEWAY_CREDENTIAL_A", None, URL) == "from-environment"
+        assert resolve_credential(f"file:{path}", None, URL) == "from-file"
+        assert resolve_credential("", None, URL) is None
+        path.write_text("two\nlines")
+        for unusable in (f"file:{path}", "env:GATEWAY_CREDENTIAL_NOT_SET", f"file:{tmp_path}/missing"):
+            with pytest.raises(CredentialError) as caught:
+                resolve_credential(unusable, None, URL)
+            assert str(tmp_path) not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "env:GATEWAY_SECRET_KEY",
+        "env:DATABASE_URL",
+        "env:GATEWAY_CREDENTIAL_",
+        "file:/etc/passwd",
+        "file:relative",
+        "file:{folder}/../outside",
+        "file:{folder}/link",
+        "file:{folder}",
+        "https://elsewhere",
+    ],
+)
+def test_a_reference_reaches_no_other_secret(reference: str, tmp_path: Path) -> None:
+    folder = tmp_path / "credentials"
+    folder.mkdir()
+    (tmp_path / "outside").write_text("another-secret")
+    (folder / "link").symlink_to(tmp_path / "outside")
+    with override_settings(GATEWAY_CREDENTIALS_DIR=folder), pytest.raises(CredentialError):
+        resolve_credential(reference.format(folder=folder), None, URL)
 
 
 def test_the_snapshot_shows_no_credential() -> None:

@@ -78,14 +78,14 @@ def test_a_backend_whose_credential_cannot_be_read_is_left_out_and_named(
         name="unreadable",
         base_url=simulator.base_url,
         upstream_model="m",
-        credential_reference="env:NOT_SET_ANYWHERE",
+        credential_reference="env:GATEWAY_CREDENTIAL_NOT_SET",
     )
     try:
         product.wait_for_configuration()
         ready = httpx.get(f"{product.url}/readyz").json()
         assert ready["status"] == "degraded"
         assert any("backend unreadable" in fault for fault in ready["degraded"])
-        assert "NOT_SET_ANYWHERE" not in str(ready)
+        assert "GATEWAY_CREDENTIAL_NOT_SET" not in str(ready)
     finally:
         backend.delete()
 

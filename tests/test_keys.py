@@ -1,5 +1,7 @@
 """The form of a key, its digest, and what the database knows of it."""
 
+import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -83,6 +85,11 @@ def test_revoking_is_final_and_recorded_once() -> None:
     assert not revoke_key(created.key, actor="somebody")
     assert find_key_holder(digests) is None
     assert AdminEvent.objects.filter(action="key.revoke", object_id=str(created.key.pk)).count() == 1
+
+
+def test_a_key_that_has_expired_before_it_is_made_is_refused() -> None:
+    with pytest.raises(ValidationError, match="has passed"):
+        create_key(make_team(), "A key", actor="x", expires_at=timezone.now() - timedelta(seconds=1))
 
 
 def test_a_given_key_must_be_well_formed() -> None:
@@ -172,3 +179,58 @@ async def test_malformed_keys_cost_no_look_up_and_unknown_ones_one() -> None:
     unknown = generate_key()
     assert [await ring.find(unknown, 1) for _ in range(3)] == [None] * 3
     assert look_ups.count == 1
+
+
+class SlowLookUps(LookUps):
+    """A database that answers when told to."""
+
+    def __init__(self, known: dict[bytes, KeyHolder]) -> None:
+        super().__init__(known)
+        self.was_asked, self.may_answer = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, digests: list[bytes]) -> KeyHolder | None:
+        holder = await super().__call__(digests)
+        self.was_asked.set()
+        await self.may_answer.wait()
+        return holder
+
+
+async def test_any_number_of_requests_wait_for_one_look_up_and_one_may_leave() -> None:
+    key = generate_key()
+    look_ups = SlowLookUps({PEPPERS.digest(key, 2): HOLDER})
+    ring = KeyRing(PEPPERS, look_ups)
+    waiting = [asyncio.create_task(ring.find(key, 1)) for _ in range(1000)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    look_ups.may_answer.set()
+    holders = await asyncio.gather(*waiting, return_exceptions=True)
+    assert isinstance(holders[0], asyncio.CancelledError)
+    assert holders[1:] == [HOLDER] * 999
+    assert look_ups.count == 1
+
+
+async def test_an_answer_from_before_a_change_is_not_kept() -> None:
+    key = generate_key()
+    look_ups = SlowLookUps({PEPPERS.digest(key, 2): HOLDER})
+    ring = KeyRing(PEPPERS, look_ups)
+    before = asyncio.create_task(ring.find(key, 1))
+    await look_ups.was_asked.wait()
+    look_ups.known.clear()  # revoked while the first look-up is under way
+    after = asyncio.create_task(ring.find(key, 2))
+    look_ups.may_answer.set()
+    assert (await before, await after) == (HOLDER, None)
+    assert await ring.find(key, 2) is None
+
+
+async def test_a_failed_look_up_is_tried_again() -> None:
+    key = generate_key()
+
+    async def fail(digests: list[bytes]) -> KeyHolder | None:
+        raise RuntimeError
+
+    ring = KeyRing(PEPPERS, fail)
+    for _ in range(2):
+        with pytest.raises(RuntimeError):
+            await ring.find(key, 1)
+    ring._look_up = LookUps({PEPPERS.digest(key, 2): HOLDER})
+    assert await ring.find(key, 1) is HOLDER

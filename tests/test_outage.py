@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psycopg
@@ -46,7 +47,7 @@ def rows(postgres: EmbeddedPostgres) -> int:
 def test_an_outage_stops_no_known_key_and_loses_no_record(
     processes: Processes, simulator: Simulator, postgres: EmbeddedPostgres, tmp_path: Path
 ) -> None:
-    environment = {
+    environment: dict[str, Any] = {
         "DATABASE_URL": postgres.url(APP_ROLE),
         "DATABASE_OWNER_URL": postgres.url(OWNER_ROLE),
         "GATEWAY_SPOOL_DIR": str(tmp_path / "spool"),

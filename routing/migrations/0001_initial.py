@@ -93,7 +93,7 @@ class Migration(migrations.Migration):
                     "credential_reference",
                     models.CharField(
                         blank=True,
-                        help_text="env:NAME or file:/path, instead of a stored credential.",
+                        help_text="env:GATEWAY_CREDENTIAL_... or file:/run/secrets/..., instead of a stored credential.",
                         max_length=500,
                     ),
                 ),

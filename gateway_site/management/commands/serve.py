@@ -31,6 +31,7 @@ class Command(BaseCommand):
             access_log=False,
             log_config=None,
             server_header=False,
+            proxy_headers=False,  # nobody may name a caller's address but a proxy we know: none yet
             timeout_keep_alive=75,
             timeout_graceful_shutdown=settings.GATEWAY_SHUTDOWN_S,
         )

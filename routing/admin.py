@@ -1,0 +1,181 @@
+"""Administration pages of the catalogue, grants, routes and backends."""
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from django import forms
+from django.contrib import admin
+from django.core.exceptions import ValidationError
+from django.http import HttpRequest
+
+from audit.admin_trail import AuditedAdmin
+from billing.models import PriceEntry
+from routing.credentials import CredentialError, decrypt_credential, encrypt_credential
+from routing.models import Backend, CatalogueModel, Grant, Route
+
+if TYPE_CHECKING:
+    TabularInline = admin.TabularInline[Any, Any]
+    ModelForm = forms.ModelForm[Backend]
+else:
+    TabularInline = admin.TabularInline
+    ModelForm = forms.ModelForm
+
+
+class RouteInline(TabularInline):
+    """Which backends may serve the model."""
+
+    model = Route
+    extra = 0
+    autocomplete_fields = ["backend"]
+
+
+@admin.register(CatalogueModel)
+class CatalogueModelAdmin(AuditedAdmin):
+    """The catalogue."""
+
+    list_display = ["name", "description", "is_active"]
+    list_filter = ["is_active"]
+    search_fields = ["name", "description"]
+    inlines = [RouteInline]
+
+
+@admin.register(Grant)
+class GrantAdmin(AuditedAdmin):
+    """Who may use which model."""
+
+    list_display = ["team", "model", "created_at"]
+    list_select_related = ["team", "model"]
+    search_fields = ["team__slug", "model__name"]
+    autocomplete_fields = ["team", "model"]
+
+
+@admin.register(Route)
+class RouteAdmin(AuditedAdmin):
+    """Which backends may serve which model."""
+
+    list_display = ["model", "backend", "priority"]
+    list_select_related = ["model", "backend"]
+    search_fields = ["model__name", "backend__name"]
+    autocomplete_fields = ["model", "backend"]
+
+
+class PriceInline(TabularInline):
+    """The backend's prices: new ones are added below the old, which stay as the ledger knows them."""
+
+    model = PriceEntry
+    extra = 0
+    ordering = ["-effective_from"]
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """A coming price is corrected, an earlier one kept, on the price's own page."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """See `has_change_permission`."""
+        return False
+
+
+class BackendForm(ModelForm):
+    """A backend, with its credential to write and never to read."""
+
+    credential = forms.CharField(
+        required=False,
+        max_length=2000,
+        widget=forms.PasswordInput(render_value=False, attrs={"autocomplete": "new-password", "size": 60}),
+        help_text="Stored encrypted, for this address's host only, and never shown. Empty: keep what is stored.",
+    )
+    remove_credential = forms.BooleanField(required=False, label="Remove the stored credential")
+
+    class Meta:
+        model = Backend
+        fields = "__all__"
+        labels = {
+            "base_url": "Base URL",
+            "connect_timeout_s": "Connect",
+            "first_byte_timeout_s": "First byte",
+            "idle_timeout_s": "Idle",
+            "total_timeout_s": "Total",
+        }
+
+    def clean_credential(self) -> str:
+        """Only what fits into a header; the message does not repeat it."""
+        secret: str = self.cleaned_data["credential"]
+        if not (secret.isascii() and (secret.isprintable())):
+            raise ValidationError("Use printable ASCII characters only.")
+        return secret
+
+    def clean(self) -> dict[str, Any]:
+        """Put the credential that will hold into the instance, before the model checks itself."""
+        super().clean()
+        secret, remove = self.cleaned_data.get("credential"), self.cleaned_data.get("remove_credential")
+        base_url = self.cleaned_data.get("base_url", "")
+        if secret and remove:
+            self.add_error("remove_credential", "Enter a credential or remove it, not both.")
+        elif remove:
+            self.instance.credential_encrypted = None
+        elif secret and _has_host(base_url):
+            self.instance.credential_encrypted = encrypt_credential(secret, base_url)
+        elif not secret and "base_url" in self.changed_data and _has_host(base_url):
+            self._check_stored(base_url)
+        return self.cleaned_data
+
+    def _check_stored(self, base_url: str) -> None:
+        stored = self.instance.credential_encrypted
+        try:
+            if stored is not None:
+                decrypt_credential(bytes(stored), base_url)
+        except CredentialError as error:
+            self.add_error("credential", f"The address has changed. {error}")
+
+    def _post_clean(self) -> None:
+        """Say so when a credential has to be entered again: a password field comes back empty."""
+        super()._post_clean()  # type: ignore[misc]
+        if self.errors and self.cleaned_data.get("credential"):
+            self.add_error("credential", "Nothing was saved. Enter the credential again.")
+
+
+def _has_host(base_url: str) -> bool:
+    """Whether a credential can be bound to it; what else is wrong with it the model says."""
+    try:
+        return bool(urlsplit(base_url).netloc)
+    except ValueError:
+        return False
+
+
+@admin.register(Backend)
+class BackendAdmin(AuditedAdmin):
+    """Deployments at providers."""
+
+    form = BackendForm
+    list_display = ["name", "provider", "base_url", "upstream_model", "credential_state", "is_active"]
+    list_filter = ["is_active", "provider"]
+    search_fields = ["name", "base_url", "upstream_model"]
+    readonly_fields = ["credential_state"]
+    inlines = [PriceInline]
+
+    @admin.display(description="Credential in use")
+    def credential_state(self, backend: Backend) -> str:
+        """Where the credential comes from."""
+        if backend.credential_encrypted is not None:
+            return "Stored"
+        return "By reference" if backend.credential_reference else "None"
+
+    def get_fieldsets(self, request: HttpRequest, obj: Backend | None = None) -> Any:
+        """Who may only look sees no field for a secret."""
+        may_write = self.has_change_permission(request, obj) if obj else self.has_add_permission(request)
+        secrets = ["credential", "remove_credential"] if may_write else []
+        return [
+            (None, {"fields": ["name", "provider", "base_url", "upstream_model", "is_active"]}),
+            ("Credential", {"fields": ["credential_state", *secrets, "credential_reference"]}),
+            (
+                "Time limits in seconds",
+                {
+                    "fields": [
+                        "connect_timeout_s",
+                        "first_byte_timeout_s",
+                        "idle_timeout_s",
+                        "total_timeout_s",
+                    ]
+                },
+            ),
+        ]
