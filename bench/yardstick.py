@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import aiohttp
-import uvicorn
+
+from gateway_site.server import run_server
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -81,20 +82,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--backend-url", required=True, help="where every body is posted to")
     options = parser.parse_args()
-    uvicorn.run(
-        Yardstick(options.backend_url),
-        host="127.0.0.1",
-        port=options.port,
-        loop="uvloop",
-        http="httptools",
-        lifespan="on",
-        ws="none",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=75,
-    )
+    run_server(Yardstick(options.backend_url), host="127.0.0.1", port=options.port, shutdown_s=5)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The ASGI entry: `/v1` goes to the lean data-plane handler, everything else to Django as it comes."""
 
+import gc
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -39,6 +40,8 @@ class Application:
         gateway = Gateway(GatewaySettings.from_django())
         await gateway.start()
         self._data_plane = DataPlane(gateway)
+        gc.collect()
+        gc.freeze()  # what was built at start stays: the collector need not look at it again
 
     async def _stop(self) -> None:
         if self._data_plane is not None:

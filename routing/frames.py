@@ -6,7 +6,7 @@ counted after the end if the backend reported no usage.
 """
 
 import re
-from collections.abc import Iterator
+from itertools import pairwise
 
 import msgspec
 
@@ -16,7 +16,6 @@ from routing.chat import read_usage, texts_in
 _COMPACT_NULL_USAGE = b',"usage":null'  # as OpenAI writes it; a search ten times cheaper than the general one
 _NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null|"usage"\s*:\s*null\s*,')
 _FRAME_END = re.compile(rb"\r?\n\r?\n")
-_FRAME_ENDS = (b"\n\n", b"\r\n\r\n")
 _USAGE, _ERROR = b'"usage"', b'"error"'
 _NEWLINE = 0x0A
 _KEPT_BYTES = 32 * 1024  # of passed frames before their text is taken out, to bound memory per open stream
@@ -34,24 +33,14 @@ def _done_at(data: bytes) -> int:
     return -1
 
 
-def _hits(data: bytes) -> Iterator[int]:
-    """Where `"usage"` or `"error"` stands, in rising order. Plain finds: ten times faster than an expression."""
-    usage, error = data.find(_USAGE), data.find(_ERROR)
-    while usage >= 0 or error >= 0:
-        if error < 0 or 0 <= usage < error:
-            yield usage
-            usage = data.find(_USAGE, usage + 1)
-        else:
-            yield error
-            error = data.find(_ERROR, error + 1)
-
-
-def _frame_around(data: bytes, position: int, start: int) -> tuple[int, int]:
-    """The frame that holds `position`, of those from `start` on: where it begins, and where the next does."""
-    ends = [(data.rfind(end, start, position), data.find(end, position), len(end)) for end in _FRAME_ENDS]
-    begins = max([start, *(before + length for before, _after, length in ends if before >= 0)])
-    follows = min([len(data), *(after + length for _before, after, length in ends if after >= 0)])
-    return begins, follows
+def _split_frames(data: bytes) -> list[bytes]:
+    """The frames of `data`, each with its end; a rest without one comes last."""
+    if b"\r" not in data:  # the usual case, and ten times faster than an expression
+        *frames, rest = data.split(b"\n\n")
+        whole = [frame + b"\n\n" for frame in frames]
+        return [*whole, rest] if rest else whole
+    ends = [0, *(match.end() for match in _FRAME_END.finditer(data)), len(data)]
+    return [data[start:end] for start, end in pairwise(ends) if start < end]
 
 
 class _Chunk(msgspec.Struct):
@@ -108,27 +97,22 @@ class FrameRelay:
 
     @staticmethod
     def _last_frame_end(data: bytes) -> int:
-        end = data.rfind(b"\n\n") + 2
-        if b"\r\n\r\n" in data:
-            end = max(end, data.rfind(b"\r\n\r\n") + 4)
-        return end if end > 1 else 0
+        last = data.rfind(b"\n\n")
+        end = last + 2 if last >= 0 else 0
+        if b"\r" in data and (last := data.rfind(b"\r\n\r\n")) >= 0:
+            end = max(end, last + 4)
+        return end
 
     def _inspect(self, data: bytes) -> bytes:
         """Take out null usage unless wanted; read, and maybe drop, each frame that names usage or an error."""
         if not self._wants_usage:
             data = data.replace(_COMPACT_NULL_USAGE, b"")
-        passed, start = [], 0
-        for hit in _hits(data):
-            if hit < start:
-                continue  # in the frame that was just read
-            frame_start, frame_end = _frame_around(data, hit, start)
-            passed.append(data[start:frame_start])
-            passed.append(self._read_frame(data[frame_start:frame_end]))
-            start = frame_end
+        passed = []
+        for frame in _split_frames(data):
+            passed.append(self._read_frame(frame) if _USAGE in frame or _ERROR in frame else frame)
             if self.is_faulty:
                 self.is_done = False
-                return b"".join(passed)
-        passed.append(data[start:])
+                break
         return b"".join(passed)
 
     def _read_frame(self, frame: bytes) -> bytes:
@@ -152,7 +136,7 @@ class FrameRelay:
             self._take_texts()
 
     def _take_texts(self) -> None:
-        for frame in _FRAME_END.split(b"".join(self._kept)):
+        for frame in _split_frames(b"".join(self._kept)):
             chunk = _read_chunk(frame)
             if chunk is not None and bytes(chunk.choices) != b"null":
                 self._texts += texts_in(msgspec.json.decode(chunk.choices))

@@ -1,17 +1,18 @@
 """The routes of the data plane: literal paths, looked up in one dictionary."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
 
-from routing.views import ChatCompletionsView, ModelsView, UnknownPathView
+from routing.call import Reply
+from routing.views import ChatCompletionsView, DataPlaneRequest, ModelsView, UnknownPathView
 
-View = Callable[..., Any]  # called with a request, awaited for its response
+View = Callable[[DataPlaneRequest], Awaitable[Reply]]
 
+# A view keeps nothing of a request, so one of each serves them all.
 ROUTES: dict[str, View] = {
-    "/v1/chat/completions": ChatCompletionsView.as_view(),
-    "/v1/models": ModelsView.as_view(),
+    "/v1/chat/completions": ChatCompletionsView().dispatch,
+    "/v1/models": ModelsView().dispatch,
 }
-unknown_path: View = UnknownPathView.as_view()
+unknown_path: View = UnknownPathView().dispatch
 
 
 def find_view(path: str) -> View:

@@ -1,6 +1,8 @@
 """Who a presented key belongs to: looked up by digest once, then known to this worker."""
 
 import asyncio
+import hashlib
+import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -61,6 +63,8 @@ class KeyRing:
     ) -> None:
         self._peppers = peppers
         self._look_up = look_up
+        # In memory keys go by a quick hash under a secret of this process; the stored digest costs more.
+        self._secret = secrets.token_bytes(32)
         self._version = -1
         self._known: dict[bytes, KeyHolder | None] = {}
         self._pending: dict[bytes, asyncio.Future[KeyHolder | None]] = {}
@@ -72,20 +76,20 @@ class KeyRing:
         if version != self._version:
             # Look-ups under way may answer by the old state: they end in dictionaries nobody reads any more.
             self._version, self._known, self._pending = version, {}, {}
-        digest = self._peppers.digest(key, self._peppers.current)
+        name = hashlib.blake2b(key.encode(), key=self._secret, digest_size=16).digest()
         try:
-            return self._known[digest]
+            return self._known[name]
         except KeyError:
             if not is_well_formed(key):
                 return None
-        if (pending := self._pending.get(digest)) is None:
-            fetched = self._fetch(digest, self._peppers.digests(key), self._known, self._pending)
-            pending = self._pending[digest] = asyncio.ensure_future(fetched)
+        if (pending := self._pending.get(name)) is None:
+            fetched = self._fetch(name, self._peppers.digests(key), self._known, self._pending)
+            pending = self._pending[name] = asyncio.ensure_future(fetched)
         return await asyncio.shield(pending)  # one caller who leaves takes nothing from the others
 
     async def _fetch(
         self,
-        digest: bytes,
+        name: bytes,
         digests: list[bytes],
         known: dict[bytes, KeyHolder | None],
         pending: "dict[bytes, asyncio.Future[KeyHolder | None]]",
@@ -93,8 +97,8 @@ class KeyRing:
         try:
             holder = await self._look_up(digests)
         finally:
-            del pending[digest]
+            del pending[name]
         if len(known) >= MOST_KEYS:
             del known[next(iter(known))]
-        known[digest] = holder
+        known[name] = holder
         return holder

@@ -1,8 +1,8 @@
 """OpenAI-compatible backends over one aiohttp session: OpenAI itself, vLLM, the simulator."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Collection
+from functools import lru_cache
 from typing import Any
 
 import aiohttp
@@ -46,25 +46,31 @@ class OpenAIProvider:
 
     async def complete(self, target: Target, body: bytes, request_id: str) -> bytes:
         """See base.Provider."""
-        async with (
-            _as_gateway_errors("whole call", target.total_timeout_s),
-            self._plain.post(_url(target), data=body, **_options(target, request_id)) as response,
-        ):
-            if response.status != 200:
-                raise await _refusal(target, response)
-            answer = bytearray()
-            while chunk := await response.content.readany():
-                answer += chunk
-                if len(answer) > self._max_answer_bytes:
-                    response.close()
-                    raise base.backend_bad_answer()
-            return bytes(answer)
+        try:
+            async with (
+                asyncio.timeout(target.total_timeout_s),
+                self._plain.post(_url(target), data=body, **_options(target, request_id)) as response,
+            ):
+                if response.status != 200:
+                    raise await _refusal(target, response)
+                return await self._read_answer(response)
+        except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
+            raise _as_gateway_error(error, "whole call") from None
+
+    async def _read_answer(self, response: aiohttp.ClientResponse) -> bytes:
+        answer = bytearray()
+        while chunk := await response.content.readany():
+            answer += chunk
+            if len(answer) > self._max_answer_bytes:
+                response.close()
+                raise base.backend_bad_answer()
+        return bytes(answer)
 
     async def open_stream(
         self, target: Target, body: bytes, request_id: str, on_sent: Callable[[], None]
     ) -> "OpenAIStream":
         """See base.Provider."""
-        async with _as_gateway_errors("first byte", None):  # the caller of this method keeps the time
+        try:
             options = _options(target, request_id)
             response = await self._streams.post(_url(target), data=body, trace_request_ctx=on_sent, **options)
             try:
@@ -76,6 +82,8 @@ class OpenAIProvider:
                 response.close()
                 raise
             return OpenAIStream(response)
+        except (aiohttp.ClientError, OSError) as error:
+            raise _as_gateway_error(error, "first byte") from None
 
 
 def _session(
@@ -108,8 +116,16 @@ def _options(target: Target, request_id: str) -> dict[str, Any]:
     headers = {"X-Request-Id": request_id}
     if target.credential is not None:
         headers["Authorization"] = f"Bearer {target.credential}"
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=target.connect_timeout_s)
-    return {"headers": headers, "allow_redirects": False, "timeout": timeout}
+    return {
+        "headers": headers,
+        "allow_redirects": False,
+        "timeout": _connect_within(target.connect_timeout_s),
+    }
+
+
+@lru_cache(maxsize=64)
+def _connect_within(seconds: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, sock_connect=seconds)
 
 
 class OpenAIStream:
@@ -137,20 +153,15 @@ class OpenAIStream:
             self._response.close()
 
 
-@asynccontextmanager
-async def _as_gateway_errors(what: str, timeout_s: float | None) -> AsyncIterator[None]:
-    """The one seam where aiohttp's exceptions become ours, under one time limit."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            yield
-    except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError, ForbiddenAddress):
-        raise base.backend_unreachable() from None
-    except TimeoutError:
-        raise base.backend_timeout(what) from None
-    except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientPayloadError):
-        raise base.backend_broke() from None
-    except aiohttp.ClientError:
-        raise base.backend_bad_answer() from None
+def _as_gateway_error(error: Exception, what: str) -> GatewayError:
+    """The one seam where the transport's exceptions become ours; `what` names the time limit that passed."""
+    if isinstance(error, aiohttp.ConnectionTimeoutError | aiohttp.ClientConnectorError | ForbiddenAddress):
+        return base.backend_unreachable()
+    if isinstance(error, TimeoutError):
+        return base.backend_timeout(what)
+    if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientPayloadError | OSError):
+        return base.backend_broke()
+    return base.backend_bad_answer()
 
 
 async def _refusal(target: Target, response: aiohttp.ClientResponse) -> GatewayError:

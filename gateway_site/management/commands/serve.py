@@ -3,9 +3,10 @@
 from argparse import ArgumentParser
 from typing import Any
 
-import uvicorn
 from django.conf import settings
 from django.core.management.base import BaseCommand
+
+from gateway_site.server import run_server
 
 
 class Command(BaseCommand):
@@ -20,18 +21,9 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run until SIGTERM or SIGINT."""
-        uvicorn.run(
+        run_server(
             "gateway_site.asgi:application",
             host=options["host"],
             port=options["port"],
-            loop="uvloop",
-            http="httptools",
-            lifespan="on",
-            ws="none",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            proxy_headers=False,  # nobody may name a caller's address but a proxy we know: none yet
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=settings.GATEWAY_SHUTDOWN_S,
+            shutdown_s=settings.GATEWAY_SHUTDOWN_S,
         )
