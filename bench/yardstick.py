@@ -55,7 +55,7 @@ class Yardstick:
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=15),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=4),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None),
             headers=_HEADERS,

@@ -19,10 +19,19 @@ HEADER = struct.Struct("<IIQ")  # body length in bytes, crc32 of sequence number
 _SEQ = struct.Struct("<Q")
 MAX_FRAME_BYTES = 4096
 SEGMENT_BYTES = 64 * 1024**2
+_FIRST_READ_BYTES = 64 * 1024
 
 
 class SpoolFull(Exception):
     """There is no room to promise the record of one more call."""
+
+
+def _size(path: Path) -> int:
+    """In bytes; 0 for a segment that the shipper removed in this moment."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def segment_name(spool: UUID, number: int) -> str:
@@ -43,8 +52,9 @@ class Spool:
         self._segment_bytes = segment_bytes
         self._segment = 0
         self._offset = 0
-        self._open_calls = 0
+        self.open_calls = 0  # admitted, neither recorded nor released yet
         self._is_dirty = False
+        self._is_closed = False
         self._finished: list[int] = []  # files of full segments, not yet forced to disk
         self.last_seq = 0
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -55,10 +65,10 @@ class Spool:
     def admit(self) -> None:
         """Promise room for the record of one more call. Raises SpoolFull; every success needs one `append`
         or `release`."""
-        needed = (self._open_calls + 1) * MAX_FRAME_BYTES
+        needed = (self.open_calls + 1) * MAX_FRAME_BYTES
         if self._segment_bytes - self._offset < needed:
             self._rotate(needed)
-        self._open_calls += 1
+        self.open_calls += 1
 
     def has_room(self) -> bool:
         """Whether one more call could be admitted now."""
@@ -71,12 +81,15 @@ class Spool:
 
     def release(self) -> None:
         """Take back a promise whose call needs no record."""
-        self._open_calls -= 1
+        self.open_calls -= 1
 
     def append(self, body: bytes) -> int:
         """Write one frame for an admitted call; returns its sequence number. Raises OSError, never half-done."""
+        self.open_calls -= 1  # the promise is kept or broken, but never held for ever
         if len(body) + HEADER.size > MAX_FRAME_BYTES:
             raise ValueError(f"a frame of {len(body)} bytes is too large")
+        if self._is_closed:
+            raise ValueError("the spool is closed")
         seq = self.last_seq + 1
         crc = zlib.crc32(body, zlib.crc32(_SEQ.pack(seq)))
         frame = HEADER.pack(len(body), crc, seq) + body
@@ -85,7 +98,6 @@ class Spool:
             raise OSError(f"short write of {written} of {len(frame)} bytes to the spool")
         self._offset += written
         self.last_seq = seq
-        self._open_calls -= 1
         self._is_dirty = True
         return seq
 
@@ -99,6 +111,7 @@ class Spool:
 
     def close(self) -> None:
         """Cut the reserved tail and free the lock: the shipper may then finish and remove this spool."""
+        self._is_closed = True
         os.ftruncate(self._file, self._offset)
         self._finished.append(self._file)
         sync_files(self._finished)
@@ -106,8 +119,8 @@ class Spool:
 
     def _rotate(self, needed: int) -> None:
         if needed > self._segment_bytes:
-            raise SpoolFull(f"{self._open_calls} open calls are all this worker can record")
-        used = sum(path.stat().st_size for path in self._directory.glob("*.spool"))
+            raise SpoolFull(f"{self.open_calls} open calls are all this worker can record")
+        used = sum(map(_size, self._directory.glob("*.spool")))
         if used + self._segment_bytes > self._max_bytes:
             raise SpoolFull("the spool reached its bound; is the ledger database away?")
         try:
@@ -157,8 +170,11 @@ def read_frames(path: Path, offset: int, *, limit: int) -> list[Frame]:
     """Up to `limit` whole frames of a segment from `offset`; stops at the first that is torn or not yet written."""
     with path.open("rb") as file:
         file.seek(offset)
-        # Frames are about 900 bytes; what does not fit is read the next time.
-        data = file.read(max(limit * 1024, MAX_FRAME_BYTES))
+        data = file.read(_FIRST_READ_BYTES)
+        if data[-1:] != b"\0":  # not yet in the reserved zeros: there may be more
+            data += file.read(
+                limit * 1024
+            )  # frames are about 900 bytes; what does not fit is read the next time
     return list(_parse(data, offset, limit))
 
 

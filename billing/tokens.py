@@ -24,6 +24,8 @@ _RANKS_SHA256 = "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2
 # Where tiktoken would download the file from; its cache names a file by the SHA-1 of that address.
 _RANKS_ADDRESS = "https://openaipublic.blob.core.windows.net/encodings/o200k_base.tiktoken"
 _BYTES_PER_TOKEN = 4
+# tiktoken panics on a million spaces and takes quadratic time for a long run of one letter; pieces bound both.
+_PIECE_CHARACTERS = 20_000
 _INLINE_CHARACTERS = 4_000  # about 0.4 ms of counting; longer texts are counted in a thread
 
 
@@ -49,8 +51,17 @@ class TiktokenCounter:
         self._encoding = encoding
 
     def count(self, text: str) -> int:
-        """See TokenCounter."""
-        return len(self._encoding.encode_ordinary(text))
+        """See TokenCounter. Never fails: a text that tiktoken cannot take is counted by its bytes."""
+        pieces = (text[start : start + _PIECE_CHARACTERS] for start in range(0, len(text), _PIECE_CHARACTERS))
+        return sum(map(self._count_piece, pieces))
+
+    def _count_piece(self, piece: str) -> int:
+        try:
+            return len(self._encoding.encode_ordinary(piece))
+        except BaseException as error:  # tiktoken panics in Rust, which is no Exception
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise
+            return ByteCounter().count(piece)
 
 
 def load_counter() -> TokenCounter:

@@ -13,15 +13,19 @@ from typing import Any
 from gateway_site.health import livez, readyz
 from routing.call import Call, Client, Reply
 from routing.gateway import Gateway
+from routing.stages import refuse_keyless
 from routing.urls import find_view
 from routing.views import DataPlaneRequest, refuse_unread
-from teams.errors import GatewayError, body_timeout, body_too_large
+from teams.errors import GatewayError, body_timeout, body_too_large, headers_too_large
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 _BODY_S = 60.0
+_SEND_S = 60.0  # for a caller to take a whole answer
+_SMALL_BODY_BYTES = 64 * 1024
+_MOST_HEADER_BYTES = 64 * 1024
 _HEALTH = {"/livez": livez, "/readyz": readyz}
 
 
@@ -49,6 +53,7 @@ class DataPlane:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         client = Client(receive)
         try:
+            _check_head(scope["headers"], headers)
             body = await _read_body(receive, headers, self.gateway.options.max_body_bytes)
         except ClientGone:
             return
@@ -62,12 +67,21 @@ class DataPlane:
             if reply.stream is None:
                 await _send_plain(send, reply, scope)
             else:
-                await _send_stream(send, reply, reply.stream)
+                await _send_stream(send, reply, reply.stream, client)
         except asyncio.CancelledError:
             if not client.has_left:
                 raise
         finally:
             client.stop_watching()
+
+
+def _check_head(raw: list[tuple[bytes, bytes]], headers: Mapping[str, str]) -> None:
+    """Refuse, before any of the body is read, oversize headers, and large bodies of callers without a key."""
+    if sum(len(name) + len(value) for name, value in raw) > _MOST_HEADER_BYTES:
+        raise headers_too_large(_MOST_HEADER_BYTES)
+    length = headers.get("content-length", "")
+    if "transfer-encoding" in headers or (length.isdecimal() and int(length) > _SMALL_BODY_BYTES):
+        refuse_keyless(headers)
 
 
 async def _read_body(receive: Receive, headers: Mapping[str, str], limit_bytes: int) -> bytes:
@@ -94,17 +108,30 @@ async def _read_body(receive: Receive, headers: Mapping[str, str], limit_bytes: 
 
 async def _send_plain(send: Send, reply: Reply, scope: Scope) -> None:
     headers = [*_encode_headers(reply), (b"content-length", str(len(reply.body)).encode())]
-    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else reply.body})
+    with contextlib.suppress(TimeoutError):  # what a caller does not take is dropped with its connection
+        async with asyncio.timeout(_SEND_S):
+            await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+            await send(
+                {"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else reply.body}
+            )
 
 
-async def _send_stream(send: Send, reply: Reply, stream: AsyncGenerator[bytes, None]) -> None:
-    """Send piece by piece; `aclosing` runs the stream's settlement at once when the caller vanished mid-send."""
+async def _send_stream(send: Send, reply: Reply, stream: AsyncGenerator[bytes, None], client: Client) -> None:
+    """Send piece by piece; `aclosing` runs the stream's settlement at once when the caller vanished mid-send.
+
+    A caller who takes nothing for longer than the whole call may last counts as one who left.
+    """
     async with contextlib.aclosing(stream):
-        await send({"type": "http.response.start", "status": reply.status, "headers": _encode_headers(reply)})
-        await send({"type": "http.response.body", "body": reply.first_piece, "more_body": True})
-        async for piece in stream:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        try:
+            async with asyncio.timeout(reply.send_within_s):
+                headers = _encode_headers(reply)
+                await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+                await send({"type": "http.response.body", "body": reply.first_piece, "more_body": True})
+                async for piece in stream:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+        except TimeoutError:
+            client.has_left = True
+            return
     await send({"type": "http.response.body", "body": b""})
 
 

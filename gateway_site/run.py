@@ -80,7 +80,7 @@ def prepare_environment(home: Home, web_port: int, embedded: Mapping[str, str]) 
         ours.pop("DATABASE_OWNER_URL", None)  # the file's is the embedded one's
     defaults = {"PYTHONUNBUFFERED": "1"}
     if not is_set("GATEWAY_SHUTDOWN_S", os.environ):
-        defaults["GATEWAY_SHUTDOWN_S"] = "6"
+        defaults["GATEWAY_SHUTDOWN_S"] = "4"
     forced = {"GATEWAY_HOME": str(home.root), "GATEWAY_SIMULATOR_PORT": port}
     return {**defaults, **os.environ, **ours, **forced}
 

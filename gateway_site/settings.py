@@ -18,6 +18,8 @@ ALLOWED_HOSTS = list(env.items("GATEWAY_ALLOWED_HOSTS", "127.0.0.1,localhost,[::
 CSRF_TRUSTED_ORIGINS = list(env.items("GATEWAY_CSRF_TRUSTED_ORIGINS"))
 GATEWAY_HTTPS = env.flag("GATEWAY_HTTPS", default=False)  # true behind TLS: secure cookies and HSTS
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = GATEWAY_HTTPS
+# The proxy in front terminates TLS, and must set this header itself, whatever the caller sent.
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if GATEWAY_HTTPS else None
 SECURE_HSTS_SECONDS = 31_536_000 if GATEWAY_HTTPS else 0
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
@@ -111,7 +113,7 @@ CELERY_BEAT_SCHEDULE = {
 
 # --- Data plane: bounds and places ----------------------------------------------------------------------
 GATEWAY_SPOOL_DIR = Path(env.text("GATEWAY_SPOOL_DIR"))
-GATEWAY_SPOOL_MAX_BYTES = env.integer("GATEWAY_SPOOL_MAX_BYTES", 2 * 1024**3, least=64 * 1024**2)
+GATEWAY_SPOOL_MAX_BYTES = env.integer("GATEWAY_SPOOL_MAX_BYTES", 2 * 1024**3, least=192 * 1024**2)
 GATEWAY_MAX_BODY_BYTES = env.integer("GATEWAY_MAX_BODY_BYTES", 20 * 1024**2, least=1024)
 GATEWAY_MAX_ANSWER_BYTES = env.integer("GATEWAY_MAX_ANSWER_BYTES", 32 * 1024**2, least=1024)
 GATEWAY_KEEPALIVE_S = env.integer("GATEWAY_KEEPALIVE_S", 15, least=1)

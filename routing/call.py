@@ -57,3 +57,4 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
     first_piece: bytes = b""
     stream: AsyncGenerator[bytes, None] | None = None
+    send_within_s: float | None = None  # for the caller to take a whole stream

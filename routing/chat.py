@@ -48,19 +48,25 @@ class WireUsage(msgspec.Struct):
     """`usage` as OpenAI-compatible backends report it."""
 
     prompt_tokens: int
-    completion_tokens: int = 0
+    completion_tokens: int
     prompt_tokens_details: _PromptDetails | None = None
     completion_tokens_details: _CompletionDetails | None = None
 
     def normalised(self) -> Usage:
-        """Our form of it; OpenAI's prompt tokens include the cached ones. Raises UnusableUsage."""
+        """Our form of it; OpenAI's prompt tokens include the cached ones. Raises UnusableUsage.
+
+        Completion tokens include the reasoning ones, but for backends that report them beside: then
+        reasoning can be the larger figure, and both count.
+        """
         prompt, completion = self.prompt_tokens_details, self.completion_tokens_details
+        reasoning = (completion.reasoning_tokens or 0) if completion else 0
+        is_beside = reasoning > self.completion_tokens >= 0
         return Usage(
             input_tokens=self.prompt_tokens,
             cached_input_tokens=(prompt.cached_tokens or 0) if prompt else 0,
             cache_write_tokens=(prompt.cache_write_tokens or 0) if prompt else 0,
-            output_tokens=self.completion_tokens,
-            reasoning_tokens=(completion.reasoning_tokens or 0) if completion else 0,
+            output_tokens=self.completion_tokens + (reasoning if is_beside else 0),
+            reasoning_tokens=reasoning,
         )
 
 
@@ -104,6 +110,7 @@ class ChatRequest:
 def read_chat_request(body: bytes) -> ChatRequest:
     """Check `body`. Raises GatewayError: invalid JSON, or a field that is missing or of the wrong type."""
     try:
+        body.decode()  # raw fields are passed on unread, so their UTF-8 is checked here
         checked = _decode_checked(body)
         fields = _decode_fields(body)
     except msgspec.ValidationError as error:
@@ -157,23 +164,29 @@ def read_answer_usage(body: bytes) -> Usage | None:
     return read_usage(answer.usage)
 
 
+def decode_leniently(raw: bytes | msgspec.Raw) -> Any:
+    """JSON for counting: invalid UTF-8 is replaced, and what cannot be read is the text it is."""
+    text = bytes(raw).decode("utf-8", "replace")
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return text
+
+
 def prompt_texts(request: ChatRequest) -> tuple[list[str], int]:
     """The texts of the messages and, as they are sent, of the tools; and the number of messages."""
-    messages = msgspec.json.decode(request.fields["messages"])
+    messages = decode_leniently(request.fields["messages"])
     tools = bytes(request.fields.get("tools", b"null"))
     texts = texts_in(messages, _PROMPT_FIELDS) + (
         [tools.decode("utf-8", "replace")] if tools != b"null" else []
     )
-    return texts, len(messages)
+    return texts, len(messages) if isinstance(messages, list) else 1
 
 
 def answer_texts(body: bytes) -> list[str]:
-    """The texts of a plain answer's choices; nothing when it cannot be read."""
-    try:
-        answer = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return []
-    return texts_in(answer.get("choices") if isinstance(answer, dict) else None)
+    """The texts of a plain answer's choices; the whole of it when it cannot be read."""
+    answer = decode_leniently(body)
+    return texts_in(answer.get("choices") if isinstance(answer, dict) else answer)
 
 
 _ANSWER_FIELDS = frozenset(
@@ -195,13 +208,16 @@ _PROMPT_FIELDS = _ANSWER_FIELDS | {"role"}
 
 def texts_in(value: Any, fields: frozenset[str] = _ANSWER_FIELDS) -> list[str]:
     """Every text a token count must cover, from decoded messages or choices; images count nothing here."""
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, list):
-        return [text for item in value for text in texts_in(item, fields)]
-    if isinstance(value, dict):
-        return [text for name, item in value.items() if name in fields for text in texts_in(item, fields)]
-    return []
+    texts, rest = [], [value]
+    while rest:  # no recursion: a caller may nest as deep as the parser allows
+        item = rest.pop()
+        if isinstance(item, str):
+            texts.append(item)
+        elif isinstance(item, list):
+            rest.extend(reversed(item))
+        elif isinstance(item, dict):
+            rest.extend(reversed([inner for name, inner in item.items() if name in fields]))
+    return texts
 
 
 def render_models(models: Iterable[ServedModel]) -> bytes:

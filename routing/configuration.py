@@ -12,6 +12,7 @@ from routing.snapshot import Snapshot, load_snapshot, read_version
 
 logger = logging.getLogger(__name__)
 
+_REFRESH_S = 3.0  # a database that takes longer is away
 POLL_S = 0.5  # a change acts within a second on every worker
 Result = TypeVar("Result")
 
@@ -27,10 +28,10 @@ class DatabaseThreads:
         return await asyncio.get_running_loop().run_in_executor(self._threads, _with_live_connection, query)
 
     def close(self) -> None:
-        """Wait for running queries and end the threads."""
+        """End the threads; a query that hangs is not waited for."""
         for _ in range(2):
             self._threads.submit(connection.close)
-        self._threads.shutdown()
+        self._threads.shutdown(wait=False)
 
 
 def _with_live_connection(query: Callable[[], Result]) -> Result:
@@ -73,10 +74,11 @@ class Configuration:
         while True:
             await asyncio.sleep(POLL_S)
             try:
-                await self.refresh()
-            except (DatabaseError, InterfaceError) as error:
+                async with asyncio.timeout(_REFRESH_S):
+                    await self.refresh()
+            except (DatabaseError, InterfaceError, TimeoutError) as error:
                 if self.is_current:
-                    logger.error("The database is away; the last configuration stays in force: %s", error)
+                    logger.error("The database is away; the last configuration stays in force: %r", error)
                 self.is_current = False
             except Exception:
                 logger.exception("The configuration could not be read; the last one stays in force.")

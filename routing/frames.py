@@ -11,7 +11,7 @@ from itertools import pairwise
 import msgspec
 
 from billing.usage import Usage
-from routing.chat import read_usage, texts_in
+from routing.chat import decode_leniently, read_usage, texts_in
 
 _COMPACT_NULL_USAGE = b',"usage":null'  # as OpenAI writes it; a search ten times cheaper than the general one
 _NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null|"usage"\s*:\s*null\s*,')
@@ -72,6 +72,7 @@ class FrameRelay:
         self.is_done = False
         self.is_faulty = False
         self.usage: Usage | None = None
+        self.is_usage_final = False  # it came in a frame of its own, as the last word of a backend does
 
     def feed(self, data: bytes) -> bytes:
         """Whole frames to pass on now, maybe none."""
@@ -89,6 +90,15 @@ class FrameRelay:
             data = self._inspect(data)
         self._keep(data)
         return data
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more will be passed."""
+        return self.is_done or self.is_faulty
+
+    def end(self) -> bytes:
+        """The backend closed its side: what is left of a last frame that lacks its blank line, if anything."""
+        return self.feed(b"\n\n") if self._pending.strip() else b""
 
     def texts(self) -> list[str]:
         """The texts of all frames passed so far; to be asked after the end."""
@@ -125,8 +135,9 @@ class FrameRelay:
             return b""
         if bytes(chunk.usage) == b"null":
             return frame if self._wants_usage else _NULL_USAGE.sub(b"", frame)
-        self.usage = read_usage(chunk.usage) or self.usage
         has_choices = bytes(chunk.choices).translate(None, b" \r\n\t") not in {b"[]", b"null"}
+        if usage := read_usage(chunk.usage):
+            self.usage, self.is_usage_final = usage, not has_choices
         return frame if self._wants_usage or has_choices else b""
 
     def _keep(self, data: bytes) -> None:
@@ -139,7 +150,7 @@ class FrameRelay:
         for frame in _split_frames(b"".join(self._kept)):
             chunk = _read_chunk(frame)
             if chunk is not None and bytes(chunk.choices) != b"null":
-                self._texts += texts_in(msgspec.json.decode(chunk.choices))
+                self._texts += texts_in(decode_leniently(chunk.choices))
         self._kept.clear()
         self._kept_bytes = 0
 

@@ -2,9 +2,12 @@
 
 import asyncio
 import logging
+import time
 import uuid
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError
@@ -24,6 +27,7 @@ from teams.keys import Peppers
 logger = logging.getLogger(__name__)
 
 _LOOK_UP_S = 5.0
+_LAST_RECORDS_S = 15.0  # to count and record the requests that a shutdown cut off
 _SYNC_S = 0.1  # what a power loss can take of the spool
 
 
@@ -61,6 +65,7 @@ class Gateway:
         self._database = DatabaseThreads()
         self.configuration = Configuration(self._database)
         self.keys = KeyRing(Peppers.parse(options.key_peppers), self._look_up_key)
+        self._finishing: set[asyncio.Task[None]] = set()
         self.ledger: Ledger
         self.counter: TokenCounter
         self._providers: dict[str, OpenAIProvider]
@@ -77,7 +82,12 @@ class Gateway:
         self._syncing = asyncio.create_task(self._sync_spool())
 
     async def close(self) -> None:
-        """Give everything back; every running request must have ended."""
+        """Give everything back, once every admitted request is recorded or the time for that has passed."""
+        ends = time.monotonic() + _LAST_RECORDS_S
+        while self.ledger.spool.open_calls and time.monotonic() < ends:  # noqa: ASYNC110 - it knows no loop
+            await asyncio.sleep(0.01)
+        if self.ledger.spool.open_calls:
+            logger.error("%d requests were not recorded before the end.", self.ledger.spool.open_calls)
         self._syncing.cancel()
         await asyncio.wait([self._syncing])
         await self.configuration.close()
@@ -91,8 +101,22 @@ class Gateway:
         return self._providers[name]
 
     def record(self, trace: Trace) -> None:
-        """Append the request's one ledger entry."""
-        self.ledger.append(trace.to_entry())
+        """Append the request's one ledger entry. An entry that the spool cannot take is in the log instead."""
+        entry = trace.to_entry()
+        try:
+            self.ledger.append(entry)
+        except (OSError, ValueError):
+            logger.exception(
+                "A usage record could not be spooled: %s", entry, extra={"request_id": str(trace.request_id)}
+            )
+            raise
+
+    async def finish(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` to its end even if the caller is cancelled meanwhile."""
+        task = asyncio.create_task(work)
+        self._finishing.add(task)
+        task.add_done_callback(self._finishing.discard)
+        await asyncio.shield(task)
 
     async def _look_up_key(self, digests: list[bytes]) -> KeyHolder | None:
         try:

@@ -8,6 +8,7 @@ from routing.stages import authenticate, call_plain, choose_backend, find_grante
 from routing.streaming import relay_stream
 from routing.trace import Trace
 
+_SLACK_S = 5  # so that the backend's own time limit comes first, with its error event
 _STREAM_HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
 
 
@@ -31,7 +32,8 @@ async def complete_chat(gateway: Gateway, call: Call, trace: Trace) -> Reply:
         return Reply(body=await call_plain(gateway, request, target, trace))
     call.client.cancel_when_gone()
     stream = relay_stream(gateway, call, request, target, trace)
-    return Reply(headers=_STREAM_HEADERS, first_piece=await anext(stream), stream=stream)
+    first_piece, limit_s = await anext(stream), target.total_timeout_s + _SLACK_S
+    return Reply(headers=_STREAM_HEADERS, first_piece=first_piece, stream=stream, send_within_s=limit_s)
 
 
 async def list_models(gateway: Gateway, call: Call, trace: Trace) -> Reply:

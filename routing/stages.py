@@ -23,6 +23,7 @@ from teams.errors import (
     model_unpriced,
 )
 from teams.keyring import KeyHolder
+from teams.keys import is_well_formed
 
 _TOKENS_PER_MESSAGE = 3  # OpenAI's framing of a message, and as much once for the answer
 _PROMPT_OVERHEAD = 3
@@ -37,14 +38,25 @@ def reserve_record(gateway: Gateway) -> None:
         raise ledger_unavailable() from None
 
 
+def refuse_keyless(headers: Mapping[str, str]) -> None:
+    """Refuse, without any look-up, who cannot have a key: before a large body is read. Raises GatewayError."""
+    if not is_well_formed(_presented_key(headers)):
+        raise key_invalid()
+
+
+def _presented_key(headers: Mapping[str, str]) -> str:
+    """The key in the Authorization header. Refuses with 401 when there is none."""
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    if not (key := key.strip()) or scheme.lower() != "bearer":
+        raise key_missing()
+    return key
+
+
 async def authenticate(
     gateway: Gateway, snapshot: Snapshot, headers: Mapping[str, str], trace: Trace
 ) -> KeyHolder:
     """The holder of the presented key. Refuses with 401; with 503 when an unknown key cannot be looked up."""
-    scheme, _, key = headers.get("authorization", "").partition(" ")
-    if not (key := key.strip()) or scheme.lower() != "bearer":
-        raise key_missing()
-    holder = await gateway.keys.find(key, snapshot.version)
+    holder = await gateway.keys.find(_presented_key(headers), snapshot.version)
     if holder is None:
         raise key_invalid()
     trace.caller = holder
@@ -80,6 +92,7 @@ async def call_plain(gateway: Gateway, request: ChatRequest, target: Target, tra
     A failure is raised; one that the backend may bill all the same is charged at our count of the prompt.
     """
     body = request.body_for(target.upstream_model)
+    produced: list[str] = []
     try:
         answer = await gateway.provider(target.provider).complete(target, body, str(trace.request_id))
         trace.first_byte_arrived()
@@ -87,10 +100,13 @@ async def call_plain(gateway: Gateway, request: ChatRequest, target: Target, tra
             usage = read_answer_usage(answer)
         except ValueError:
             raise backend_bad_answer() from None
-        trace.charge(usage or await estimate(gateway, request, answer_texts(answer)))
+        if usage is None:
+            produced = answer_texts(answer)
+            usage = await estimate(gateway, request, produced)
+        trace.charge(usage)
     except BaseException as error:
         if not isinstance(error, GatewayError) or error.may_have_cost:
-            trace.charge(await estimate(gateway, request, []))
+            trace.charge(await estimate(gateway, request, produced))
         raise
     return answer
 

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator
 
+from billing.usage import Usage
 from routing.alarm import Alarm
 from routing.call import Call
 from routing.chat import ChatRequest
@@ -55,17 +56,44 @@ async def relay_stream(
         )
     finally:
         backend.close()
-        try:
-            if ending is None or (ending.may_have_cost and backend.is_sent):
-                trace.charge(relay.usage or await estimate(gateway, request, relay.texts()))
-        finally:
-            if call.client.has_left:
-                trace.leave()
-            elif ending is not None:
-                trace.fail(ending)
-            if is_committed or ending is None:
-                gateway.record(trace)
+        must_record = is_committed or ending is None
+        await gateway.finish(
+            _settle(gateway, call, request, trace, relay, backend.is_sent, ending, must_record)
+        )
     yield DONE_FRAME if ending is None else b"data: " + error_body(ending) + b"\n\n"
+
+
+async def _settle(
+    gateway: Gateway,
+    call: Call,
+    request: ChatRequest,
+    trace: Trace,
+    relay: FrameRelay,
+    is_sent: bool,
+    ending: GatewayError | None,
+    must_record: bool,
+) -> None:
+    """Charge the stream, note how it ended, and record it, whatever goes wrong in between."""
+    try:
+        if ending is None or (ending.may_have_cost and is_sent):
+            trace.charge(await _usage_of(gateway, request, relay, is_complete=ending is None))
+    finally:
+        if call.client.has_left:
+            trace.leave()
+        elif ending is not None:
+            trace.fail(ending)
+        if must_record:
+            gateway.record(trace)
+
+
+async def _usage_of(gateway: Gateway, request: ChatRequest, relay: FrameRelay, *, is_complete: bool) -> Usage:
+    """The backend's figures, else our count. Figures that were reported on the way, of a stream that then
+    broke off, cover only its beginning: the larger output holds."""
+    reported = relay.usage
+    if reported is not None and (is_complete or relay.is_usage_final):
+        return reported
+    counted = await estimate(gateway, request, relay.texts())
+    return reported if reported is not None and reported.output_tokens >= counted.output_tokens else counted
 
 
 class BackendStream:
@@ -98,7 +126,11 @@ class BackendStream:
             if data is None:
                 return KEEP_ALIVE
             if not data:
-                raise backend_broke()
+                if piece := self._relay.end():
+                    return piece
+                if not self._relay.has_ended:
+                    raise backend_broke()
+                continue
             self._trace.first_byte_arrived()
             if piece := self._relay.feed(data):
                 return piece

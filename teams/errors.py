@@ -74,6 +74,16 @@ def body_too_large(limit_bytes: int) -> GatewayError:
     )
 
 
+def headers_too_large(limit_bytes: int) -> GatewayError:
+    """The headers pass the bound."""
+    return GatewayError(
+        431,
+        "headers_too_large",
+        f"The headers are larger than {limit_bytes} bytes.",
+        code="request_too_large",
+    )
+
+
 def body_timeout() -> GatewayError:
     """The caller did not send its body in time."""
     return GatewayError(

@@ -4,13 +4,15 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from teams.keys import KEY_LENGTH, Peppers, is_well_formed
 from teams.models import ApiKey
 
 MOST_KEYS = 100_000  # about 60 MB; the oldest entries go first
+MOST_REFUSED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,39 +68,49 @@ class KeyRing:
         # In memory keys go by a quick hash under a secret of this process; the stored digest costs more.
         self._secret = secrets.token_bytes(32)
         self._version = -1
-        self._known: dict[bytes, KeyHolder | None] = {}
-        self._pending: dict[bytes, asyncio.Future[KeyHolder | None]] = {}
+        self._met = _Met()
 
     async def find(self, key: str, version: int) -> KeyHolder | None:
         """The holder of `key` under configuration `version`, or None. Malformed keys cost no look-up."""
         if len(key) != KEY_LENGTH or not key.isascii():
             return None
         if version != self._version:
-            # Look-ups under way may answer by the old state: they end in dictionaries nobody reads any more.
-            self._version, self._known, self._pending = version, {}, {}
+            # Look-ups under way may answer by the old state: they end where nobody reads any more.
+            self._version, self._met = version, _Met()
+        met = self._met
         name = hashlib.blake2b(key.encode(), key=self._secret, digest_size=16).digest()
         try:
-            return self._known[name]
+            return met.known[name]
         except KeyError:
-            if not is_well_formed(key):
+            if name in met.refused or not is_well_formed(key):
                 return None
-        if (pending := self._pending.get(name)) is None:
-            fetched = self._fetch(name, self._peppers.digests(key), self._known, self._pending)
-            pending = self._pending[name] = asyncio.ensure_future(fetched)
+        if (pending := met.pending.get(name)) is None:
+            pending = met.pending[name] = asyncio.ensure_future(self._fetch(name, key, met))
         return await asyncio.shield(pending)  # one caller who leaves takes nothing from the others
 
-    async def _fetch(
-        self,
-        name: bytes,
-        digests: list[bytes],
-        known: dict[bytes, KeyHolder | None],
-        pending: "dict[bytes, asyncio.Future[KeyHolder | None]]",
-    ) -> KeyHolder | None:
+    async def _fetch(self, name: bytes, key: str, met: "_Met") -> KeyHolder | None:
         try:
-            holder = await self._look_up(digests)
+            holder = await self._look_up(self._peppers.digests(key))
         finally:
-            del pending[name]
-        if len(known) >= MOST_KEYS:
-            del known[next(iter(known))]
-        known[name] = holder
+            del met.pending[name]
+        if holder is None:
+            met.refused[name] = None
+            _drop_oldest(met.refused, MOST_REFUSED)
+        else:
+            met.known[name] = holder
+            _drop_oldest(met.known, MOST_KEYS)
         return holder
+
+
+@dataclass(slots=True)
+class _Met:
+    """What is known under one version. Refused keys are kept apart: guesses push out no key that is in use."""
+
+    known: dict[bytes, KeyHolder] = field(default_factory=dict)
+    refused: dict[bytes, None] = field(default_factory=dict)
+    pending: "dict[bytes, asyncio.Future[KeyHolder | None]]" = field(default_factory=dict)
+
+
+def _drop_oldest(entries: dict[bytes, Any], most: int) -> None:
+    if len(entries) > most:
+        del entries[next(iter(entries))]

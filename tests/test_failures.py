@@ -419,3 +419,110 @@ def test_what_arrived_before_a_break_is_passed_on_and_charged(product: Product, 
         assert response.text.count(" alpha") == 20
         record = wait_for_record(response.headers["x-request-id"])
         assert (record.status, record.output_tokens) == ("failed", 20)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "prompt",
+    [" " * 200_000, "a" * 200_000, "\n \t" * 30_000],
+    ids=["spaces", "one letter", "mixed white space"],
+)
+def test_no_prompt_is_free_however_it_is_padded(
+    product: Product, caller: Caller, stream: bool, prompt: str
+) -> None:
+    messages = [{"role": "user", "content": prompt}]
+    fault = {"usage": "missing", "text": "alpha beta"}
+    response = ask(product, caller, stream=stream, messages=messages, simulator=fault)
+    assert response.status_code == 200
+    record = wait_for_record(response.headers["x-request-id"])
+    assert (record.status, record.estimated, record.output_tokens) == ("completed", True, 2)
+    assert record.input_tokens > 500
+    assert record.cost_nanousd == record.input_tokens * 150 + 2 * 600
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_no_prompt_is_free_however_deep_it_is_nested(product: Product, caller: Caller, stream: bool) -> None:
+    nested = json.loads("[" * 900 + '"deep"' + "]" * 900)
+    messages = [{"role": "user", "content": "hello", "refusal": nested}]
+    response = ask(
+        product, caller, stream=stream, messages=messages, simulator={"usage": "missing", "text": "alpha"}
+    )
+    assert response.status_code == 200
+    record = wait_for_record(response.headers["x-request-id"])
+    assert (record.estimated, record.output_tokens, record.input_tokens > 5) == (True, 1, True)
+
+
+def test_invalid_utf8_inside_a_message_is_refused(product: Product, caller: Caller) -> None:
+    body = json.dumps({"model": caller.model, "messages": [{"role": "user", "content": "X"}]}).encode()
+    content = body.replace(b'"X"', b'"\xff"')
+    response = httpx.post(
+        f"{product.base_url}/chat/completions", headers=with_key(caller.secret), content=content
+    )
+    assert (response.status_code, response.headers["x-gateway-reason"]) == (400, "body_invalid_json")
+
+
+def test_invalid_utf8_from_the_backend_is_passed_and_counted(product: Product, recorded: _Recorded) -> None:
+    frames = b'data: {"choices":[{"delta":{"content":" alpha\xff"}}]}\n\n' * 3
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+    recorded.answer = head + frames + b"data: [DONE]\n\n"
+    caller = make_caller(f"http://127.0.0.1:{recorded.server_address[1]}/v1", product)
+    response = ask(product, caller, stream=True)
+    assert response.content.endswith(b"data: [DONE]\n\n")
+    record = wait_for_record(response.headers["x-request-id"])
+    assert (record.status, record.estimated) == ("completed", True)
+    assert record.output_tokens >= 3
+
+
+def test_a_last_frame_without_its_blank_line_still_ends_the_stream(
+    product: Product, recorded: _Recorded
+) -> None:
+    usage = b'data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":2}}\n\n'
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+    recorded.answer = head + b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n' + usage + b"data: [DONE]\n"
+    caller = make_caller(f"http://127.0.0.1:{recorded.server_address[1]}/v1", product)
+    response = ask(product, caller, stream=True)
+    assert response.text.endswith("data: [DONE]\n\n")
+    record = wait_for_record(response.headers["x-request-id"])
+    assert (record.status, record.cost_nanousd) == ("completed", 7 * 150 + 2 * 600)
+
+
+def test_figures_from_the_beginning_of_a_cut_stream_do_not_hide_what_followed(
+    product: Product, recorded: _Recorded
+) -> None:
+    early = b'data: {"choices":[{"delta":{}}],"usage":{"prompt_tokens":5,"completion_tokens":0}}\n\n'
+    frames = b'data: {"choices":[{"delta":{"content":" alpha"}}]}\n\n' * 20
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+    recorded.answer = head + early + frames
+    caller = make_caller(f"http://127.0.0.1:{recorded.server_address[1]}/v1", product)
+    response = ask(product, caller, stream=True)
+    record = wait_for_record(response.headers["x-request-id"])
+    assert (record.status, record.estimated, record.output_tokens) == ("failed", True, 20)
+
+
+def test_an_error_in_two_pieces_keeps_its_words(product: Product, recorded: _Recorded) -> None:
+    body = b'{"error":{"message":"too long","type":"x","param":"messages","code":"context_length_exceeded"}}'
+    head = b"HTTP/1.1 400 Bad\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in (body[:40], body[40:]))
+    recorded.answer = head + chunks + b"0\r\n\r\n"
+    caller = make_caller(f"http://127.0.0.1:{recorded.server_address[1]}/v1", product)
+    error = ask(product, caller).json()["error"]
+    assert (error["code"], error["param"], error["message"]) == (
+        "context_length_exceeded",
+        "messages",
+        "too long",
+    )
+
+
+def test_oversize_headers_are_refused(product: Product, caller: Caller) -> None:
+    response = httpx.get(
+        f"{product.base_url}/models", headers={**with_key(caller.secret), "X-Pad": "x" * 70_000}
+    )
+    assert (response.status_code, response.headers["x-gateway-reason"]) == (431, "headers_too_large")
+    assert wait_for_record(response.headers["x-request-id"]).status == "refused"
+
+
+def test_a_large_body_without_a_key_is_refused_before_it_is_read(product: Product) -> None:
+    host, port = product.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=5) as connection:
+        connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 401")

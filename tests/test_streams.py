@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import signal
+import socket
 import time
 from typing import Any
 
@@ -178,3 +179,57 @@ def test_a_killed_worker_loses_no_finished_call(
     assert own.web.wait(5) == -signal.SIGKILL
     for request_id in ids:
         assert wait_for_record(request_id).status == "completed"
+
+
+def test_a_caller_who_never_reads_is_cut_off_after_the_whole_calls_time(
+    product: Product, simulator: Simulator
+) -> None:
+    caller = make_caller(simulator.base_url, product, total_timeout_s=1, idle_timeout_s=1)
+    marker = unique("marker")
+    options = request_of(caller, marker, output_tokens=60_000, frames_per_write=1000)
+    body = json.dumps(options["json"]).encode()
+    head = "".join(f"{name}: {value}\r\n" for name, value in options["headers"].items())
+    request = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n{head}Content-Length: {len(body)}\r\n\r\n".encode()
+    )
+    address = (httpx.URL(product.url).host, httpx.URL(product.url).port or 0)
+    with socket.create_connection(address) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.sendall(request + body)
+        (record,) = wait_for(lambda: list(UsageRecord.objects.filter(client_request_id=marker)), "the row")
+    assert record.status in {"client_left", "failed"}
+    assert record.cost_nanousd > 0
+    assert record.duration_ms < 8_000
+
+
+def test_a_shutdown_that_cuts_streams_off_still_records_each(
+    processes: Processes, simulator: Simulator
+) -> None:
+    own = processes.start_product(with_shipper=False, GATEWAY_SHUTDOWN_S="1")
+    caller = make_caller(simulator.base_url, own, idle_timeout_s=60)
+    marker = unique("marker")
+    options = request_of(caller, marker, hang_after_frames=3)
+    options["json"]["messages"] = [{"role": "user", "content": "word " * 40_000}]
+
+    async def cut_off() -> None:
+        async with httpx.AsyncClient() as client:
+            streams = [asyncio.create_task(client.post(url_of(own), **options)) for _ in range(8)]
+            served = f"{simulator.url}/simulator/served"
+            while (await client.get(served)).json()["open"] < 8:  # noqa: ASYNC110 - another process
+                await asyncio.sleep(0.05)
+            own.web.send_signal(signal.SIGTERM)
+            await asyncio.gather(*streams, return_exceptions=True)
+
+    asyncio.run(cut_off())
+    own.web.wait(20)
+    rows = wait_for(
+        lambda: (
+            found if len(found := list(UsageRecord.objects.filter(client_request_id=marker))) == 8 else None
+        ),
+        "eight rows",
+    )
+    assert {(row.status, row.reason) for row in rows} <= {
+        ("failed", "gateway_stopped"),
+        ("client_left", "client_left"),
+    }
+    assert all(row.estimated and row.input_tokens > 40_000 for row in rows)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +15,10 @@ from routing.snapshot import Target
 from teams.errors import GatewayError
 
 _ERROR_BYTES = 64 * 1024
+_ERROR_S = 5.0
+# Below the 5 s after which uvicorn-based servers, vLLM among them, close: a request that meets the closing of its
+# connection fails, and might have cost.
+_KEEPALIVE_S = 4.0
 
 
 class _ErrorBody(msgspec.Struct):
@@ -165,8 +170,12 @@ def _as_gateway_error(error: Exception, what: str) -> GatewayError:
 
 
 async def _refusal(target: Target, response: aiohttp.ClientResponse) -> GatewayError:
-    """Our error for a status other than 200; reads at most 64 kB of its body."""
-    body = await response.content.read(_ERROR_BYTES)
+    """Our error for a status other than 200; reads at most about 64 kB of its body, for at most 5 s."""
+    body = bytearray()
+    with suppress(TimeoutError, aiohttp.ClientError):
+        async with asyncio.timeout(_ERROR_S):
+            while len(body) < _ERROR_BYTES and (chunk := await response.content.readany()):
+                body += chunk
     try:
         error = msgspec.json.decode(body, type=_ErrorBody).error
     except (msgspec.DecodeError, UnicodeDecodeError):
