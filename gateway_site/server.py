@@ -1,5 +1,6 @@
 """How our web processes listen: uvicorn on uvloop, set up once for the gateway and the benchmark's yardstick."""
 
+import contextlib
 import resource
 from typing import Any
 
@@ -35,7 +36,8 @@ def run_server(application: Any, *, host: str, port: int, shutdown_s: int) -> No
     listener = config.bind_socket()
     listener.listen(_BACKLOG)
     copies = [listener.dup() for _ in range(_LISTENING_HANDLES - 1)]
-    uvicorn.Server(config).run(sockets=[listener, *copies])
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn sends itself the signal again once it has stopped
+        uvicorn.Server(config).run(sockets=[listener, *copies])
 
 
 def _raise_file_limit() -> None:

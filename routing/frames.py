@@ -117,6 +117,8 @@ class FrameRelay:
         """Take out null usage unless wanted; read, and maybe drop, each frame that names usage or an error."""
         if not self._wants_usage:
             data = data.replace(_COMPACT_NULL_USAGE, b"")
+            if _USAGE not in data and _ERROR not in data:
+                return data
         passed = []
         for frame in _split_frames(data):
             passed.append(self._read_frame(frame) if _USAGE in frame or _ERROR in frame else frame)
