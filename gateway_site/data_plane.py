@@ -108,12 +108,14 @@ async def _read_body(receive: Receive, headers: Mapping[str, str], limit_bytes: 
 
 async def _send_plain(send: Send, reply: Reply, scope: Scope) -> None:
     headers = [*_encode_headers(reply), (b"content-length", str(len(reply.body)).encode())]
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    body = {"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else reply.body}
+    if len(reply.body) <= _SMALL_BODY_BYTES:  # fits the server's buffer: it does not wait for the caller
+        await send(body)
+        return
     with contextlib.suppress(TimeoutError):  # what a caller does not take is dropped with its connection
         async with asyncio.timeout(_SEND_S):
-            await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-            await send(
-                {"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else reply.body}
-            )
+            await send(body)
 
 
 async def _send_stream(send: Send, reply: Reply, stream: AsyncGenerator[bytes, None], client: Client) -> None:

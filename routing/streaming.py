@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 
 from billing.usage import Usage
 from routing.alarm import Alarm
@@ -56,44 +57,48 @@ async def relay_stream(
         )
     finally:
         backend.close()
-        must_record = is_committed or ending is None
-        await gateway.finish(
-            _settle(gateway, call, request, trace, relay, backend.is_sent, ending, must_record)
-        )
+        note = _Note(gateway, call, trace, ending, must_record=is_committed or ending is None)
+        if ending is not None and not (ending.may_have_cost and backend.is_sent):
+            note.write(None)
+        elif relay.usage is not None and (ending is None or relay.is_usage_final):
+            note.write(relay.usage)
+        else:
+            await gateway.finish(_count(gateway, request, relay, note))
     yield DONE_FRAME if ending is None else b"data: " + error_body(ending) + b"\n\n"
 
 
-async def _settle(
-    gateway: Gateway,
-    call: Call,
-    request: ChatRequest,
-    trace: Trace,
-    relay: FrameRelay,
-    is_sent: bool,
-    ending: GatewayError | None,
-    must_record: bool,
-) -> None:
-    """Charge the stream, note how it ended, and record it, whatever goes wrong in between."""
+@dataclass(frozen=True, slots=True)
+class _Note:
+    """How a stream ended, to be written once its use is known."""
+
+    gateway: Gateway
+    call: Call
+    trace: Trace
+    ending: GatewayError | None
+    must_record: bool
+
+    def write(self, usage: Usage | None) -> None:
+        """Charge `usage`, note the end, and record both."""
+        if usage is not None:
+            self.trace.charge(usage)
+        if self.call.client.has_left:
+            self.trace.leave()
+        elif self.ending is not None:
+            self.trace.fail(self.ending)
+        if self.must_record:
+            self.gateway.record(self.trace)
+
+
+async def _count(gateway: Gateway, request: ChatRequest, relay: FrameRelay, note: _Note) -> None:
+    """Write `note` with our count. Figures that a backend reported on the way, of a stream that then broke
+    off, cover only its beginning: the larger output holds."""
+    usage, reported = None, relay.usage
     try:
-        if ending is None or (ending.may_have_cost and is_sent):
-            trace.charge(await _usage_of(gateway, request, relay, is_complete=ending is None))
+        usage = await estimate(gateway, request, relay.texts())
+        if reported is not None and reported.output_tokens >= usage.output_tokens:
+            usage = reported
     finally:
-        if call.client.has_left:
-            trace.leave()
-        elif ending is not None:
-            trace.fail(ending)
-        if must_record:
-            gateway.record(trace)
-
-
-async def _usage_of(gateway: Gateway, request: ChatRequest, relay: FrameRelay, *, is_complete: bool) -> Usage:
-    """The backend's figures, else our count. Figures that were reported on the way, of a stream that then
-    broke off, cover only its beginning: the larger output holds."""
-    reported = relay.usage
-    if reported is not None and (is_complete or relay.is_usage_final):
-        return reported
-    counted = await estimate(gateway, request, relay.texts())
-    return reported if reported is not None and reported.output_tokens >= counted.output_tokens else counted
+        note.write(usage or reported)
 
 
 class BackendStream:
