@@ -26,6 +26,7 @@ class Client:
         """The answer is complete."""
         if self._watcher is not None:
             self._watcher.cancel()
+            self._watcher = None  # else the two would keep each other until the collector comes
 
     async def _watch(self, task: "asyncio.Task[Any]") -> None:
         while (await self._receive())["type"] != "http.disconnect":

@@ -13,6 +13,7 @@ from billing.usage import UnusableUsage, Usage
 from routing.snapshot import ServedModel
 from teams.errors import GatewayError, body_invalid_json, field_invalid
 
+CHAT_PATH = "chat/completions"
 _MOST_MESSAGES = 10_000
 
 

@@ -20,6 +20,8 @@ from routing.models import Provider as ProviderName
 from routing.providers.base import Provider
 from routing.providers.openai import OpenAIProvider
 from routing.trace import Trace
+from routing.upstream.dial import Dialer
+from routing.upstream.pool import Pool
 from teams.errors import database_unavailable
 from teams.keyring import KeyHolder, KeyRing, find_key_holder
 from teams.keys import Peppers
@@ -68,7 +70,8 @@ class Gateway:
         self._finishing: set[asyncio.Task[None]] = set()
         self.ledger: Ledger
         self.counter: TokenCounter
-        self._providers: dict[str, OpenAIProvider]
+        self._pool: Pool
+        self._providers: dict[str, Provider]
         self._syncing: asyncio.Task[None]
 
     async def start(self) -> None:
@@ -76,7 +79,8 @@ class Gateway:
         options = self.options
         self.ledger = Ledger(Spool(uuid.uuid4(), options.spool_dir, max_bytes=options.spool_max_bytes))
         self.counter = await asyncio.to_thread(load_counter)
-        provider = OpenAIProvider(private=options.private_backends, max_answer_bytes=options.max_answer_bytes)
+        self._pool = Pool(Dialer(options.private_backends))
+        provider = OpenAIProvider(self._pool, max_answer_bytes=options.max_answer_bytes)
         self._providers = {ProviderName.OPENAI.value: provider}
         await self.configuration.start()
         self._syncing = asyncio.create_task(self._sync_spool())
@@ -91,8 +95,7 @@ class Gateway:
         self._syncing.cancel()
         await asyncio.wait([self._syncing])
         await self.configuration.close()
-        for provider in self._providers.values():
-            await provider.close()
+        self._pool.close()
         await asyncio.to_thread(self._database.close)
         self.ledger.spool.close()
 

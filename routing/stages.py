@@ -7,7 +7,7 @@ from billing.money import price_at
 from billing.spool import SpoolFull
 from billing.tokens import count_tokens
 from billing.usage import Usage
-from routing.chat import ChatRequest, answer_texts, prompt_texts, read_answer_usage
+from routing.chat import CHAT_PATH, ChatRequest, answer_texts, prompt_texts, read_answer_usage
 from routing.gateway import Gateway
 from routing.providers.base import backend_bad_answer
 from routing.snapshot import ServedModel, Snapshot, Target
@@ -94,7 +94,9 @@ async def call_plain(gateway: Gateway, request: ChatRequest, target: Target, tra
     body = request.body_for(target.upstream_model)
     produced: list[str] = []
     try:
-        answer = await gateway.provider(target.provider).complete(target, body, str(trace.request_id))
+        answer = await gateway.provider(target.provider).complete(
+            target, CHAT_PATH, body, str(trace.request_id)
+        )
         trace.first_byte_arrived()
         try:
             usage = read_answer_usage(answer)

@@ -7,9 +7,8 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from billing.usage import Usage
-from routing.alarm import Alarm
 from routing.call import Call
-from routing.chat import ChatRequest
+from routing.chat import CHAT_PATH, ChatRequest
 from routing.errors import error_body
 from routing.frames import DONE_FRAME, FrameRelay
 from routing.gateway import Gateway
@@ -17,6 +16,7 @@ from routing.providers.base import UpstreamStream, backend_bad_answer, backend_b
 from routing.snapshot import Target
 from routing.stages import estimate
 from routing.trace import Trace
+from routing.upstream.bell import Bell
 from teams.errors import GatewayError, gateway_stopped, internal_error
 
 logger = logging.getLogger(__name__)
@@ -115,12 +115,13 @@ class BackendStream:
         now = time.monotonic()
         self._deadline = now + target.total_timeout_s
         self._silence_ends = now + target.first_byte_timeout_s
-        self._alarm = Alarm()
+        self._news = Bell()
         self.is_sent = False
         self._stream: UpstreamStream | None = None
         provider, body = gateway.provider(target.provider), request.body_for(target.upstream_model)
-        opened = provider.open_stream(target, body, str(trace.request_id), self._note_sent)
+        opened = provider.open_stream(target, CHAT_PATH, body, str(trace.request_id), self._note_sent)
         self._opening = asyncio.ensure_future(opened)
+        self._opening.add_done_callback(self._news.ring)
 
     async def next_piece(self) -> bytes:
         """Frames, or KEEP_ALIVE after a silence; b"" when the stream ended properly. Raises GatewayError."""
@@ -143,32 +144,35 @@ class BackendStream:
 
     def close(self) -> None:
         """Drop the connection, whatever state it is in."""
-        self._alarm.close()
-        self._opening.cancel()
-        self._opening.add_done_callback(_close_result)
+        self._news.close()
+        if self._stream is not None:
+            self._stream.close()
+        else:
+            self._opening.cancel()
+            self._opening.add_done_callback(_close_result)
 
     def _note_sent(self) -> None:
         self.is_sent = True
 
+    def _take(self) -> bytes | None:
+        """What has arrived, None when nothing has yet. Raises GatewayError."""
+        if self._stream is None:
+            if not self._opening.done():
+                return None
+            self._stream = self._opening.result()
+            self._stream.listen(self._news.ring)
+        return self._stream.take()
+
     async def _read_or_silence(self) -> bytes | None:
         """What arrived, or None when nothing did for the keep-alive time. Raises GatewayError."""
-        now = time.monotonic()
-        keepalive_at, limit_at = now + self._keepalive_s, min(self._silence_ends, self._deadline)
-        self._alarm.set(min(keepalive_at, limit_at))
-        try:
-            if self._stream is None:
-                self._stream = await asyncio.shield(self._opening)
-            data = await self._stream.read()
-        except asyncio.CancelledError:
-            if not self._alarm.was_heard():
-                raise
+        keepalive_at = time.monotonic() + self._keepalive_s
+        limit_at = min(self._silence_ends, self._deadline)
+        while (data := self._take()) is None:
+            if await self._news.wait(min(keepalive_at, limit_at)):
+                continue
             if keepalive_at < limit_at:
                 return None
-            raise backend_timeout(
-                "whole call" if self._deadline <= self._silence_ends else "silence"
-            ) from None
-        finally:
-            self._alarm.rest()
+            raise backend_timeout("whole call" if self._deadline <= self._silence_ends else "silence")
         self._silence_ends = time.monotonic() + self._idle_timeout_s
         return data
 
