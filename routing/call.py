@@ -37,13 +37,15 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request. `headers` are lower-case names; the body is complete and within its bound."""
+    """One request. `headers` are lower-case names; the body is complete and within its bound; `path_model` is the
+    model that the path names."""
 
     method: str
     path: str
     headers: Mapping[str, str]
     body: bytes
     client: Client
+    path_model: str | None = None
 
 
 @dataclass(slots=True)

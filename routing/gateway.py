@@ -16,6 +16,8 @@ from billing.ledger import Ledger
 from billing.spool import Spool, sync_files
 from billing.tokens import TokenCounter, load_counter
 from routing.configuration import Configuration, DatabaseThreads
+from routing.endpoints.bounds import Bounds
+from routing.headers import Shown
 from routing.models import Provider as ProviderName
 from routing.providers.base import Provider
 from routing.providers.openai import OpenAIProvider
@@ -42,8 +44,11 @@ class GatewaySettings:
     max_body_bytes: int
     max_answer_bytes: int
     keepalive_s: float
+    max_stream_s: float
     key_peppers: str
     private_backends: frozenset[str]
+    bounds: Bounds
+    shown: Shown
 
     @classmethod
     def from_django(cls) -> "GatewaySettings":
@@ -54,8 +59,17 @@ class GatewaySettings:
             max_body_bytes=settings.GATEWAY_MAX_BODY_BYTES,
             max_answer_bytes=settings.GATEWAY_MAX_ANSWER_BYTES,
             keepalive_s=settings.GATEWAY_KEEPALIVE_S,
+            max_stream_s=settings.GATEWAY_MAX_STREAM_S,
             key_peppers=settings.GATEWAY_KEY_PEPPERS,
             private_backends=settings.GATEWAY_PRIVATE_BACKENDS,
+            bounds=Bounds(
+                messages=settings.GATEWAY_MAX_MESSAGES,
+                tools=settings.GATEWAY_MAX_TOOLS,
+                choices=settings.GATEWAY_MAX_CHOICES,
+                inputs=settings.GATEWAY_MAX_INPUTS,
+                tokens=settings.GATEWAY_MAX_TOKENS,
+            ),
+            shown=Shown(backend=settings.GATEWAY_SHOW_BACKEND, cost=settings.GATEWAY_SHOW_COST),
         )
 
 

@@ -41,6 +41,7 @@ class ServedModel:
     model_id: int
     name: str
     created_at: datetime
+    max_output_tokens: int | None
     targets: tuple[Target, ...]
     granted_teams: frozenset[int]
 
@@ -77,7 +78,12 @@ def load_snapshot() -> Snapshot:
                 routes[model_id].append(targets[backend_id])
         models = {
             model.name: ServedModel(
-                model.pk, model.name, model.created_at, tuple(routes[model.pk]), frozenset(granted[model.pk])
+                model_id=model.pk,
+                name=model.name,
+                created_at=model.created_at,
+                max_output_tokens=model.max_output_tokens,
+                targets=tuple(routes[model.pk]),
+                granted_teams=frozenset(granted[model.pk]),
             )
             for model in CatalogueModel.objects.filter(is_active=True)
         }

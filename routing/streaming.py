@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from billing.usage import Usage
 from routing.call import Call
-from routing.chat import CHAT_PATH, ChatRequest
+from routing.endpoints.base import Request
 from routing.errors import error_body
 from routing.frames import DONE_FRAME, FrameRelay
 from routing.gateway import Gateway
@@ -25,8 +25,13 @@ KEEP_ALIVE = b": keep-alive\n\n"
 _MAX_FRAME_BYTES = 4 * 1024**2
 
 
+def stream_limit_s(gateway: Gateway, target: Target) -> float:
+    """How long a stream of this backend may last in all."""
+    return min(target.total_timeout_s, gateway.options.max_stream_s)
+
+
 async def relay_stream(
-    gateway: Gateway, call: Call, request: ChatRequest, target: Target, trace: Trace
+    gateway: Gateway, call: Call, request: Request, target: Target, trace: Trace
 ) -> AsyncGenerator[bytes, None]:
     """The pieces to send to the caller as they come: whole frames, or a comment after a silence.
 
@@ -89,7 +94,7 @@ class _Note:
             self.gateway.record(self.trace)
 
 
-async def _count(gateway: Gateway, request: ChatRequest, relay: FrameRelay, note: _Note) -> None:
+async def _count(gateway: Gateway, request: Request, relay: FrameRelay, note: _Note) -> None:
     """Write `note` with our count. Figures that a backend reported on the way, of a stream that then broke
     off, cover only its beginning: the larger output holds."""
     usage, reported = None, relay.usage
@@ -105,7 +110,7 @@ class BackendStream:
     """The backend's side of one stream, under its time limits."""
 
     def __init__(
-        self, gateway: Gateway, request: ChatRequest, target: Target, relay: FrameRelay, trace: Trace
+        self, gateway: Gateway, request: Request, target: Target, relay: FrameRelay, trace: Trace
     ) -> None:
         """Begin to open the stream at once."""
         self._keepalive_s = gateway.options.keepalive_s
@@ -113,13 +118,15 @@ class BackendStream:
         self._trace = trace
         self._idle_timeout_s = target.idle_timeout_s
         now = time.monotonic()
-        self._deadline = now + target.total_timeout_s
+        self._deadline = now + stream_limit_s(gateway, target)
         self._silence_ends = now + target.first_byte_timeout_s
         self._news = Bell()
         self.is_sent = False
         self._stream: UpstreamStream | None = None
         provider, body = gateway.provider(target.provider), request.body_for(target.upstream_model)
-        opened = provider.open_stream(target, CHAT_PATH, body, str(trace.request_id), self._note_sent)
+        opened = provider.open_stream(
+            target, request.endpoint.path, body, str(trace.request_id), self._note_sent
+        )
         self._opening = asyncio.ensure_future(opened)
         self._opening.add_done_callback(self._news.ring)
 
