@@ -6,12 +6,14 @@ ValidationError that names what is wrong. An empty list restricts nothing.
 
 import re
 from collections.abc import Iterable
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
 from django.db import models
 
+Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 MOST_RULES = 100  # of each kind; a worker looks at them one by one
@@ -82,6 +84,16 @@ def parse_network(text: str) -> Network:
     if ip_network(text.partition("/")[0]).network_address != network.network_address:
         raise ValueError(f"{text!r} has bits of hosts set; the whole range is {network}.")
     return _as_ipv4(network)
+
+
+@lru_cache(4096)
+def parse_address(text: str) -> Address | None:
+    """The address that `text` is, or None: without its zone, and as IPv4 if it is IPv4 written as IPv6."""
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _as_ipv4(network: Network) -> Network:

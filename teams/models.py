@@ -273,3 +273,27 @@ class ConfigurationVersion(models.Model):
 
     def __str__(self) -> str:
         return f"version {self.version}"
+
+
+class KeyChange(models.Model):
+    """A line of the log that tells workers which keys to look up again. Only triggers write it (key_changes.py).
+
+    `xact` is the number of the transaction that made the change.
+    """
+
+    kind = models.CharField(max_length=16)
+    object_id = models.BigIntegerField(null=True)
+    xact = models.BigIntegerField(db_index=True)
+    at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(kind__in=["created", "everything"], object_id=None)
+                | Q(kind__in=["key", "team"], object_id__isnull=False),
+                name="keychange_object_fits_kind",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.object_id or ''}".strip()

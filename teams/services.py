@@ -12,6 +12,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from audit.services import record_event
+from teams.announcements import announce_key_change
 from teams.keys import Peppers, generate_key, hint_of, is_well_formed
 from teams.models import ApiKey, Application, KeyState, Team
 
@@ -86,7 +87,7 @@ def change_key(key: ApiKey, *, actor: str, **fields: Any) -> bool:
     if changed:
         stored.save(update_fields=changed)
         old, new = ({name: facts[name] for name in changed} for facts in (before, after))
-        record_event(actor, "key.change", stored, before=old, after=new)
+        _record(actor, "key.change", stored, before=old, after=new)
     key.refresh_from_db()
     return bool(changed)
 
@@ -112,7 +113,7 @@ def revoke_key(key: ApiKey, *, actor: str, reason: str = "") -> bool:
     if not _claim(key, Q(revoked_at=None), revoked_at=now, revoked_reason=reason):
         return False
     after = {"revoked_at": now.isoformat(), "reason": reason}
-    record_event(actor, "key.revoke", key, before={"revoked_at": None}, after=after)
+    _record(actor, "key.revoke", key, before={"revoked_at": None}, after=after)
     return True
 
 
@@ -147,7 +148,7 @@ def _end_after(old: ApiKey, end: datetime, new: ApiKey, actor: str) -> None:
     old.expires_at = end if old.expires_at is None else min(end, old.expires_at)
     old.save(update_fields=["expires_at"])
     after = {"expires_at": old.expires_at.isoformat(), "replacement": str(new)}
-    record_event(actor, "key.rotate", old, before={"expires_at": before}, after=after)
+    _record(actor, "key.rotate", old, before={"expires_at": before}, after=after)
 
 
 def _store_new(key: ApiKey, secret: str, actor: str) -> CreatedKey:
@@ -169,8 +170,14 @@ def _store_new(key: ApiKey, secret: str, actor: str) -> CreatedKey:
     facts = {"team": key.team.slug, "hint": key.hint, **_describe(key)}
     if key.replaces is not None:
         facts["replaces"] = str(key.replaces)
-    record_event(actor, "key.create", key, after=facts)
+    _record(actor, "key.create", key, after=facts)
     return CreatedKey(key, secret)
+
+
+def _record(actor: str, action: str, key: ApiKey, **facts: dict[str, Any]) -> None:
+    """Append the event and announce the change, both with the transaction."""
+    record_event(actor, action, key, **facts)
+    announce_key_change()
 
 
 def _secret_in_use() -> ValidationError:
@@ -183,7 +190,7 @@ def _switch_pause(key: ApiKey, actor: str, action: str, when: Q, paused_at: date
         key.refresh_from_db()
         _refuse_ended(key)
         return False
-    record_event(actor, action, key, after={"paused_at": paused_at.isoformat() if paused_at else None})
+    _record(actor, action, key, after={"paused_at": paused_at.isoformat() if paused_at else None})
     return True
 
 
