@@ -38,6 +38,7 @@ INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
+    "django.contrib.postgres",
     "django.contrib.staticfiles",
     "rest_framework",
     "audit",
@@ -109,6 +110,7 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULE = {
     "create-ledger-partitions": {"task": "billing.tasks.create_ledger_partitions", "schedule": 6 * 3600},
+    "prune-key-changes": {"task": "teams.tasks.prune_key_changes", "schedule": 3600},
 }
 
 # --- Data plane: bounds and places ----------------------------------------------------------------------
@@ -130,6 +132,8 @@ GATEWAY_KEEPALIVE_S = env.integer("GATEWAY_KEEPALIVE_S", 15, least=1)
 GATEWAY_SHUTDOWN_S = env.integer("GATEWAY_SHUTDOWN_S", 30, least=1)
 # host:port pairs of backends that may use plain http, loopback or private addresses.
 GATEWAY_PRIVATE_BACKENDS = frozenset(env.items("GATEWAY_PRIVATE_BACKENDS"))
+# Networks of the proxies in front of us, in CIDR form: their X-Forwarded-For is believed, nobody else's.
+GATEWAY_TRUSTED_PROXIES = env.items("GATEWAY_TRUSTED_PROXIES")
 # Where `file:` references of backend credentials may point to.
 GATEWAY_CREDENTIALS_DIR = Path(env.text("GATEWAY_CREDENTIALS_DIR", "/run/secrets"))
 

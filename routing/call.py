@@ -37,14 +37,15 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request. `headers` are lower-case names; the body is complete and within its bound; `path_model` is the
-    model that the path names."""
+    """One request. `headers` are lower-case names; the body is complete and within its bound; `address` is the
+    caller's, as far as proxies that we trust can say; `path_model` is the model that the path names."""
 
     method: str
     path: str
     headers: Mapping[str, str]
     body: bytes
     client: Client
+    address: str = ""
     path_model: str | None = None
 
 

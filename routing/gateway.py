@@ -4,8 +4,8 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Coroutine
-from dataclasses import dataclass
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ from django.db import DatabaseError, InterfaceError
 from billing.ledger import Ledger
 from billing.spool import Spool, sync_files
 from billing.tokens import TokenCounter, load_counter
+from routing.client_address import TrustedProxies
 from routing.configuration import Configuration, DatabaseThreads
 from routing.endpoints.bounds import Bounds
 from routing.headers import Shown
+from routing.key_watch import KeyWatch
 from routing.models import Provider as ProviderName
 from routing.providers.base import Provider
 from routing.providers.openai import OpenAIProvider
@@ -25,7 +27,10 @@ from routing.trace import Trace
 from routing.upstream.dial import Dialer
 from routing.upstream.pool import Pool
 from teams.errors import database_unavailable
-from teams.keyring import KeyHolder, KeyRing, find_key_holder
+from teams.key_holder import KeyHolder, KeyOwner, find_key_holder
+from teams.key_rules import parse_network
+from teams.key_uses import KeyUses, Uses, write_key_uses
+from teams.keyring import KeyRing
 from teams.keys import Peppers
 
 logger = logging.getLogger(__name__)
@@ -49,6 +54,8 @@ class GatewaySettings:
     private_backends: frozenset[str]
     bounds: Bounds
     shown: Shown
+    redis_url: str = field(repr=False)
+    trusted_proxies: TrustedProxies
 
     @classmethod
     def from_django(cls) -> "GatewaySettings":
@@ -70,6 +77,8 @@ class GatewaySettings:
                 tokens=settings.GATEWAY_MAX_TOKENS,
             ),
             shown=Shown(backend=settings.GATEWAY_SHOW_BACKEND, cost=settings.GATEWAY_SHOW_COST),
+            redis_url=settings.REDIS_URL,
+            trusted_proxies=TrustedProxies(tuple(map(parse_network, settings.GATEWAY_TRUSTED_PROXIES))),
         )
 
 
@@ -81,12 +90,14 @@ class Gateway:
         self._database = DatabaseThreads()
         self.configuration = Configuration(self._database)
         self.keys = KeyRing(Peppers.parse(options.key_peppers), self._look_up_key)
+        self.key_watch = KeyWatch(self.keys, options.redis_url)
+        self.key_uses = KeyUses(self._write_key_uses)
         self._finishing: set[asyncio.Task[None]] = set()
         self.ledger: Ledger
         self.counter: TokenCounter
         self._pool: Pool
         self._providers: dict[str, Provider]
-        self._syncing: asyncio.Task[None]
+        self._chores: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Load what serving needs. Raises DatabaseError, OSError or SpoolFull when the worker cannot serve."""
@@ -96,8 +107,9 @@ class Gateway:
         self._pool = Pool(Dialer(options.private_backends))
         provider = OpenAIProvider(self._pool, max_answer_bytes=options.max_answer_bytes)
         self._providers = {ProviderName.OPENAI.value: provider}
+        await self.key_watch.start()
         await self.configuration.start()
-        self._syncing = asyncio.create_task(self._sync_spool())
+        self._chores = [asyncio.create_task(self._sync_spool()), asyncio.create_task(self.key_uses.run())]
 
     async def close(self) -> None:
         """Give everything back, once every admitted request is recorded or the time for that has passed."""
@@ -106,8 +118,11 @@ class Gateway:
             await asyncio.sleep(0.01)
         if self.ledger.spool.open_calls:
             logger.error("%d requests were not recorded before the end.", self.ledger.spool.open_calls)
-        self._syncing.cancel()
-        await asyncio.wait([self._syncing])
+        for chore in self._chores:
+            chore.cancel()
+        await asyncio.wait(self._chores)
+        await self.key_uses.flush()
+        await self.key_watch.close()
         await self.configuration.close()
         self._pool.close()
         await asyncio.to_thread(self._database.close)
@@ -135,12 +150,16 @@ class Gateway:
         task.add_done_callback(self._finishing.discard)
         await asyncio.shield(task)
 
-    async def _look_up_key(self, digests: list[bytes]) -> KeyHolder | None:
+    async def _look_up_key(self, digests: list[bytes], owners: Mapping[int, KeyOwner]) -> KeyHolder | None:
         try:
             async with asyncio.timeout(_LOOK_UP_S):
-                return await self._database.run(lambda: find_key_holder(digests))
+                return await self._database.run(lambda: find_key_holder(digests, owners))
         except (DatabaseError, InterfaceError, TimeoutError):
             raise database_unavailable() from None
+
+    async def _write_key_uses(self, uses: Uses) -> None:
+        async with asyncio.timeout(_LOOK_UP_S):
+            await self._database.run(lambda: write_key_uses(uses))
 
     async def _sync_spool(self) -> None:
         while True:

@@ -1,11 +1,12 @@
 """The way of one request, whole. Each stage is a call into its own module; a refusal is a GatewayError."""
 
 from billing.ledger import clean_text
+from routing.authentication import authenticate
 from routing.call import Call, Reply
 from routing.endpoints.base import Endpoint
 from routing.endpoints.models import render_model, render_models
 from routing.gateway import Gateway
-from routing.stages import authenticate, call_plain, check_model_bounds, choose_backend, find_granted_model
+from routing.stages import call_plain, check_model_bounds, choose_backend, find_granted_model
 from routing.streaming import relay_stream, stream_limit_s
 from routing.trace import Trace
 
@@ -21,7 +22,7 @@ async def complete(gateway: Gateway, call: Call, endpoint: Endpoint, trace: Trac
     records the rest when it ends.
     """
     snapshot = gateway.configuration.snapshot
-    caller = await authenticate(gateway, snapshot, call.headers, trace)
+    caller = await authenticate(gateway, call, trace)
     request = endpoint.read(call.body, gateway.options.bounds, call.path_model)
     trace.streamed = request.stream
     trace.end_user = clean_text(call.headers.get("x-user-id") or request.end_user)
@@ -39,14 +40,15 @@ async def complete(gateway: Gateway, call: Call, endpoint: Endpoint, trace: Trac
 
 
 async def list_models(gateway: Gateway, call: Call, trace: Trace) -> Reply:
-    """GET /v1/models: the models that the caller's team has been granted."""
+    """GET /v1/models: the models that the caller's team has been granted and its key may use."""
     snapshot = gateway.configuration.snapshot
-    caller = await authenticate(gateway, snapshot, call.headers, trace)
-    return Reply(body=render_models(m for m in snapshot.models.values() if caller.team_id in m.granted_teams))
+    caller = await authenticate(gateway, call, trace)
+    granted = (model for model in snapshot.models.values() if caller.team_id in model.granted_teams)
+    return Reply(body=render_models(model for model in granted if caller.may_use(model.name)))
 
 
 async def show_model(gateway: Gateway, call: Call, trace: Trace) -> Reply:
     """GET /v1/models/{id}: one of them."""
     snapshot = gateway.configuration.snapshot
-    caller = await authenticate(gateway, snapshot, call.headers, trace)
+    caller = await authenticate(gateway, call, trace)
     return Reply(body=render_model(find_granted_model(snapshot, caller, call.path_model or "", trace)))

@@ -16,7 +16,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.http import urlencode
 
-from audit.admin_trail import AuditedAdmin, actor_of
+from audit.admin_trail import AuditedAdmin, actor_of, lock_facts
 from teams.models import ApiKey, Application, Department, Member, Team
 from teams.services import DEFAULT_KEY_LIFE, create_key, revoke_key
 
@@ -185,7 +185,8 @@ class ApiKeyAdmin(AuditedAdmin):
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Make the key through the service, which records it; keep the secret for this one response."""
         if change:
-            super().save_model(request, obj, form, change)
+            form.facts_before = lock_facts(obj)
+            obj.save(update_fields=["name"])  # what else was changed meanwhile stays
             return
         created = create_key(
             obj.team,
