@@ -118,6 +118,8 @@ GATEWAY_SPOOL_DIR = Path(env.text("GATEWAY_SPOOL_DIR"))
 GATEWAY_SPOOL_MAX_BYTES = env.integer("GATEWAY_SPOOL_MAX_BYTES", 2 * 1024**3, least=192 * 1024**2)
 GATEWAY_MAX_BODY_BYTES = env.integer("GATEWAY_MAX_BODY_BYTES", 20 * 1024**2, least=1024)
 GATEWAY_MAX_ANSWER_BYTES = env.integer("GATEWAY_MAX_ANSWER_BYTES", 32 * 1024**2, least=1024)
+# Refusals of one key and reason that get a row of their own each minute, per worker; the rest share one.
+GATEWAY_REFUSAL_ROWS = env.integer("GATEWAY_REFUSAL_ROWS", 20, least=1)
 # The most of one request; past it, it is refused before anything is spent.
 GATEWAY_MAX_MESSAGES = env.integer("GATEWAY_MAX_MESSAGES", 10_000, least=1)
 GATEWAY_MAX_TOOLS = env.integer("GATEWAY_MAX_TOOLS", 512, least=1)

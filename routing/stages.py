@@ -4,7 +4,8 @@ from billing.ledger import clean_text
 from billing.money import price_at
 from billing.spool import SpoolFull
 from billing.tokens import count_tokens
-from billing.usage import Usage
+from billing.usage import MOST_TOKENS, Usage
+from routing.call import Call
 from routing.endpoints.base import Request
 from routing.endpoints.bounds import check_max_tokens
 from routing.gateway import Gateway
@@ -21,6 +22,9 @@ from teams.errors import (
     model_unpriced,
 )
 from teams.key_holder import KeyHolder
+
+_BYTES_PER_TOKEN = 4
+_LONGEST_ANSWER = 4_096  # in tokens, of who sets no bound
 
 
 def reserve_record(gateway: Gateway) -> None:
@@ -57,6 +61,23 @@ def choose_backend(model: ServedModel, trace: Trace) -> Target:
             trace.target, trace.price = target, price
             return target
     raise model_unpriced(model.name) if model.targets else model_unavailable(model.name)
+
+
+def begin_call(gateway: Gateway, call: Call, request: Request, model: ServedModel, trace: Trace) -> None:
+    """The last step before a backend is called: from here on the request has a record, whatever happens."""
+    trace.call_begins()
+    gateway.record_begin(trace, reserve(call, request, model))
+
+
+def reserve(call: Call, request: Request, model: ServedModel) -> Usage:
+    """What a call may use, before it is made: a quarter of its body's bytes as prompt, and for every answer the
+    longest it may be."""
+    longest = request.max_tokens or min(model.max_output_tokens or _LONGEST_ANSWER, _LONGEST_ANSWER)
+    return Usage(
+        input_tokens=-(-len(call.body) // _BYTES_PER_TOKEN),
+        output_tokens=min(longest * request.choices, MOST_TOKENS),
+        estimated=True,
+    )
 
 
 async def call_plain(gateway: Gateway, request: Request, target: Target, trace: Trace) -> bytes:

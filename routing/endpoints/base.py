@@ -23,14 +23,15 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A checked request. `fields` are the raw top-level fields as sent; `max_tokens` bounds one answer, None when
-    the caller set no bound."""
+    """A checked request. `fields` are the raw top-level fields as sent; `choices`: how many answers are generated;
+    `max_tokens` bounds each of them, None when the caller set no bound."""
 
     endpoint: "Endpoint"
     model: str
     stream: bool
     wants_usage: bool
     end_user: str
+    choices: int
     max_tokens: int | None
     max_tokens_field: str
     fields: dict[str, msgspec.Raw]

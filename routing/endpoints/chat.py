@@ -56,6 +56,7 @@ class ChatEndpoint:
             stream=bool(chat.stream),
             wants_usage=bool(chat.stream_options and chat.stream_options.include_usage),
             end_user=end_user_of(chat, fields),
+            choices=chat.n or 1,
             max_tokens=chat.max_tokens if named == "max_tokens" else chat.max_completion_tokens,
             max_tokens_field=named,
             fields=fields,

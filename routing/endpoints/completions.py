@@ -6,7 +6,7 @@ from billing.usage import Usage
 from routing.endpoints.base import Prompt, Request
 from routing.endpoints.bounds import Bounds, beyond, check_max_tokens
 from routing.endpoints.chat import AtLeastOne
-from routing.endpoints.inputs import prompt_of, read_inputs
+from routing.endpoints.inputs import count_inputs, prompt_of, read_inputs
 from routing.endpoints.reading import Checked, end_user_of, is_null, model_of, read_json
 from routing.endpoints.usage import choice_texts, decode_answer, read_usage
 from teams.errors import field_invalid
@@ -32,7 +32,7 @@ class CompletionsEndpoint:
         completion, fields = read_json(body, _decoder)
         if is_null(fields, "prompt"):
             raise field_invalid("prompt", "Missing required field: 'prompt'.")
-        read_inputs("prompt", fields["prompt"], bounds.inputs)
+        given = read_inputs("prompt", fields["prompt"], bounds.inputs)
         for name, value in (("n", completion.n), ("best_of", completion.best_of)):
             if value is not None and value > bounds.choices:
                 raise beyond(name, "it may be", bounds.choices)
@@ -43,6 +43,7 @@ class CompletionsEndpoint:
             stream=bool(completion.stream),
             wants_usage=bool(completion.stream_options and completion.stream_options.include_usage),
             end_user=end_user_of(completion, fields),
+            choices=count_inputs(given) * max(completion.n or 1, completion.best_of or 1),
             max_tokens=completion.max_tokens,
             max_tokens_field="max_tokens",
             fields=fields,

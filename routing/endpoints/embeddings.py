@@ -50,6 +50,7 @@ class EmbeddingsEndpoint:
             stream=False,
             wants_usage=False,
             end_user=end_user_of(embeddings, fields),
+            choices=0,
             max_tokens=None,
             max_tokens_field="",
             fields=fields,

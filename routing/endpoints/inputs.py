@@ -42,6 +42,11 @@ def _are_tokens(items: list[Any]) -> bool:
     return all(type(item) is int and 0 <= item <= MOST_TOKEN_NUMBER for item in items)
 
 
+def count_inputs(given: Any) -> int:
+    """How many inputs there are: a text or a list of tokens is one."""
+    return 1 if isinstance(given, str) or isinstance(given[0], int) else len(given)
+
+
 def prompt_of(given: Any) -> Prompt:
     """What a count covers: texts are counted, tokens are what they are."""
     if isinstance(given, str):
