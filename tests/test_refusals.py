@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from billing.ledger import LedgerEntry
@@ -46,6 +46,7 @@ def test_a_bundle_of_one_minute_key_or_reason_holds_no_other() -> None:
     assert len(bundles.drain_all()) == 1
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 200), st.sampled_from([None, 1, 2])), max_size=200), st.integers(1, 30)
 )
