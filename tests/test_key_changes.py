@@ -157,6 +157,12 @@ def test_another_database_under_our_feet_means_everything() -> None:
     assert read_key_changes("9000000000:9000000000:").everything
 
 
+def test_lines_from_another_life_of_the_database_are_not_told_again_and_again() -> None:
+    since = position()
+    KeyChange.objects.create(kind="everything", xact=2**40, at=timezone.now())
+    assert not read_key_changes(since)
+
+
 @pytest.mark.parametrize(
     "row", [{"kind": "key"}, {"kind": "created", "object_id": 1}, {"kind": "nonsense", "object_id": 1}]
 )
