@@ -37,6 +37,7 @@ CASES: list[tuple[str, str | None, list[str], str]] = [
     ("IPv4 written as IPv6", "::ffff:10.0.0.1", ["::ffff:192.0.2.7"], "192.0.2.7"),
     ("a proxy hides its caller", "10.0.0.1", ["unknown"], "10.0.0.1"),
     ("nonsense behind a proxy", "10.0.0.1", ["192.0.2.7, , 10.0.0.2"], "10.0.0.2"),
+    ("an endless entry", "10.0.0.1", ["192.0.2.7%" + "x" * 60_000], "10.0.0.1"),
     ("no address at all", None, ["192.0.2.7"], ""),
 ]
 

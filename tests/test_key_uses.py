@@ -1,5 +1,6 @@
 """The last use of a key: noted without waiting, written in batches, never set back."""
 
+import asyncio
 import logging
 import threading
 from datetime import UTC, datetime, timedelta
@@ -137,6 +138,30 @@ async def test_what_could_not_be_written_is_kept_unless_the_key_was_used_again(
     uses.note(1, NOW, "192.0.2.2")
     await uses.flush()
     assert store.written == [{1: (NOW, "192.0.2.2"), 2: (BEFORE, "192.0.2.1")}]
+
+
+async def test_a_fault_of_ours_does_not_end_the_writing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(key_uses, "WRITE_EVERY_S", 0.001)
+    has_failed, was_written = asyncio.Event(), asyncio.Event()
+
+    async def write(uses: Uses) -> None:
+        if 1 in uses:
+            has_failed.set()
+            raise RuntimeError("a fault")
+        was_written.set()
+
+    uses = KeyUses(write)
+    running = asyncio.create_task(uses.run())
+    uses.note(1, NOW, "")
+    async with asyncio.timeout(5):
+        await has_failed.wait()
+        uses.note(2, NOW, "")
+        await was_written.wait()
+    running.cancel()
+    await asyncio.wait([running])
+    assert "were lost" in caplog.text
 
 
 async def test_notes_are_bounded_and_those_that_are_there_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
