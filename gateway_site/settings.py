@@ -90,7 +90,15 @@ DATABASES = {
 DATABASES["owner"]["TEST"] = {"MIRROR": "default"}
 DATABASE_ROUTERS = ["gateway_site.database.SchemaOwnerRouter"]
 for _database in DATABASES.values():
-    _database.setdefault("OPTIONS", {})["connect_timeout"] = 5
+    # A server that vanished without a word is given up within seconds, or its threads would wait for a quarter of
+    # an hour; a new one (a failover) is then found by the next query.
+    _database.setdefault("OPTIONS", {}).update(
+        connect_timeout=5,
+        tcp_user_timeout=10_000,
+        keepalives_idle=5,
+        keepalives_interval=2,
+        keepalives_count=3,
+    )
 
 # --- Redis or Valkey, Celery ----------------------------------------------------------------------------
 REDIS_URL = env.text("REDIS_URL")
