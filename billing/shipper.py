@@ -5,7 +5,6 @@ batch is either wholly shipped or sent again, and a row sent again changes nothi
 """
 
 import logging
-import re
 import socket
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
@@ -17,12 +16,11 @@ from django.db import DataError, IntegrityError, connection, transaction
 
 from billing.ledger import OPEN_MARK
 from billing.models import QuarantinedFrame, Status
-from billing.spool import Frame, has_unread_bytes, is_owner_alive, read_frames
+from billing.spool import Frame, has_unread_bytes, is_owner_alive, read_frames, segments_of
 
 logger = logging.getLogger(__name__)
 
 BATCH_FRAMES = 1000
-_SEGMENT = re.compile(r"\A([0-9a-f-]{36})-(\d{6})\.spool\Z")
 
 # The base holds what entries of the release before do not have.
 _INSERT = """
@@ -72,14 +70,12 @@ class Shipper:
 
     def ship_all(self) -> int:
         """Ship what is there now; returns the number of rows. Raises OperationalError while PostgreSQL is away."""
-        return sum(self._ship_spool(spool, segments) for spool, segments in sorted(self._spools().items()))
+        spools = sorted(segments_of(self._directory).items())
+        return sum(self._ship_spool(spool, segments) for spool, segments in spools)
 
-    def _spools(self) -> dict[UUID, list[Path]]:
-        found: dict[UUID, list[Path]] = defaultdict(list)
-        for path in sorted(self._directory.glob("*.spool")):
-            if match := _SEGMENT.match(path.name):
-                found[UUID(match[1])].append(path)
-        return found
+    def watermarks(self) -> dict[UUID, int]:
+        """The last sequence number known to be in the ledger, of each spool that was met."""
+        return {spool: position.shipped_seq for spool, position in self._positions.items()}
 
     def _ship_spool(self, spool: UUID, segments: list[Path]) -> int:
         position = self._positions.get(spool)

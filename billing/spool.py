@@ -8,8 +8,10 @@ record of an admitted one. `<id>.lock` is locked while the owner lives; the kern
 
 import fcntl
 import os
+import re
 import struct
 import zlib
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from uuid import UUID
 
 HEADER = struct.Struct("<IIQ")  # body length in bytes, crc32 of sequence number and body, sequence number
 _SEQ = struct.Struct("<Q")
+_SEGMENT = re.compile(r"\A([0-9a-f-]{36})-(\d{6})\.spool\Z")
 MAX_FRAME_BYTES = 4096
 FRAMES_PER_CALL = 2  # one when the call begins, one when it has ended
 SEGMENT_BYTES = 64 * 1024**2
@@ -38,6 +41,20 @@ def _size(path: Path) -> int:
 def segment_name(spool: UUID, number: int) -> str:
     """The file name of a segment; names sort in the order of writing."""
     return f"{spool}-{number:06d}.spool"
+
+
+def segments_of(directory: Path) -> dict[UUID, list[Path]]:
+    """The segments of every spool in `directory`, in the order of writing."""
+    found: dict[UUID, list[Path]] = defaultdict(list)
+    for path in sorted(directory.glob("*.spool")):
+        if match := _SEGMENT.match(path.name):
+            found[UUID(match[1])].append(path)
+    return found
+
+
+def used_bytes(directory: Path) -> int:
+    """What all segments in `directory` take, reserved space included."""
+    return sum(map(_size, directory.glob("*.spool")))
 
 
 class Spool:
@@ -128,8 +145,7 @@ class Spool:
     def _rotate(self, needed: int) -> None:
         if needed > self._segment_bytes:
             raise SpoolFull(f"{self.open_calls} open calls are all this worker can record")
-        used = sum(map(_size, self._directory.glob("*.spool")))
-        if used + self._segment_bytes > self._max_bytes:
+        if used_bytes(self._directory) + self._segment_bytes > self._max_bytes:
             raise SpoolFull("the spool reached its bound; is the ledger database away?")
         try:
             successor = self._reserve_segment(self._segment + 1)

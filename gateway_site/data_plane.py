@@ -1,4 +1,4 @@
-"""The lean ASGI handler of the data plane, and of the health checks that need the worker's own state.
+"""The lean ASGI handler of the data plane.
 
 Stock Django opens a thread-sensitive context per request, spools the body to a file and races a disconnect
 listener; that costs more than the whole pipeline (docs/adr/0001). This handler reads the bounded body,
@@ -10,7 +10,6 @@ import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
 
-from gateway_site.health import livez, readyz
 from routing.authentication import refuse_keyless, refuse_repeated_keys
 from routing.call import Call, Client, Reply
 from routing.gateway import Gateway
@@ -26,7 +25,6 @@ _BODY_S = 60.0
 _SEND_S = 60.0  # for a caller to take a whole answer
 _SMALL_BODY_BYTES = 64 * 1024
 _MOST_HEADER_BYTES = 64 * 1024
-_HEALTH = {"/livez": livez, "/readyz": readyz}
 
 
 class ClientGone(Exception):
@@ -42,14 +40,10 @@ class DataPlane:
     @staticmethod
     def serves(path: str) -> bool:
         """Whether `path` is ours rather than Django's."""
-        return is_data_plane(path) or path in _HEALTH
+        return is_data_plane(path)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; returns quietly when the caller has gone."""
-        if (check := _HEALTH.get(scope["path"])) is not None:
-            status, body = await check(self.gateway)
-            await _send_plain(send, Reply(status, body), scope)
-            return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         client, address = Client(receive), self.gateway.options.trusted_proxies.address_of(scope)
         try:
@@ -68,7 +62,8 @@ class DataPlane:
             if reply.stream is None:
                 await _send_plain(send, reply, scope)
             else:
-                await _send_stream(send, reply, reply.stream, client)
+                with self.gateway.metrics.open_stream():
+                    await _send_stream(send, reply, reply.stream, client)
         except asyncio.CancelledError:
             if not client.has_left:
                 raise

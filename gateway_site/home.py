@@ -82,10 +82,11 @@ class Home:
 
 
 def new_secrets() -> dict[str, str]:
-    """Fresh secrets: Django's key, the pepper of API key digests, the Fernet key of stored credentials."""
+    """Fresh secrets: Django's key, the pepper of key digests, the metrics token, the Fernet key of credentials."""
     return {
         "GATEWAY_SECRET_KEY": secrets.token_urlsafe(48),
         "GATEWAY_KEY_PEPPERS": f"1:{secrets.token_hex(32)}",
+        "GATEWAY_METRICS_TOKEN": secrets.token_urlsafe(32),
         "GATEWAY_FIELD_KEYS": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
     }
 

@@ -31,6 +31,9 @@ GATEWAY_KEY_PEPPERS = env.text("GATEWAY_KEY_PEPPERS")
 # Fernet keys of stored backend credentials; the first encrypts, all decrypt.
 GATEWAY_FIELD_KEYS = env.items("GATEWAY_FIELD_KEYS")
 
+# What a scraper of /metrics presents; empty: there are no metrics to be had.
+GATEWAY_METRICS_TOKEN = env.text("GATEWAY_METRICS_TOKEN", "")
+
 # --- Applications, in the order of imports (ARCHITECTURE.md) --------------------------------------------
 INSTALLED_APPS = [
     "django.contrib.admin",
@@ -119,6 +122,11 @@ CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULE = {
     "create-ledger-partitions": {"task": "billing.tasks.create_ledger_partitions", "schedule": 6 * 3600},
     "prune-key-changes": {"task": "teams.tasks.prune_key_changes", "schedule": 3600},
+    "show-sign-of-life": {
+        "task": "gateway_site.tasks.show_sign_of_life",
+        "schedule": 60,
+        "options": {"expires": 60},
+    },
 }
 
 # --- Data plane: bounds and places ----------------------------------------------------------------------

@@ -21,7 +21,7 @@ def landing(request: HttpRequest) -> HttpResponse:
         "memberships": memberships,
         "has_platform_role": any(member.role in PLATFORM_ROLES for member in memberships),
         "has_other_role": any(member.role not in PLATFORM_ROLES for member in memberships),
-        "health_path": "/readyz",  # answered by gateway_site/data_plane.py, so no URL of Django's
+        "health_path": "/readyz",  # answered by gateway_site/operations.py, so no URL of Django's
         "base_url": request.build_absolute_uri("/v1"),
     }
     return render(request, "site/landing.html", context)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
@@ -62,11 +63,12 @@ class Configuration:
         self._task: asyncio.Task[None] | None = None
         self.snapshot = Snapshot(version=0, models={})
         self.is_current = False
+        self.checked_at = 0.0  # seconds since 1970; when it was last known to be current
 
     async def start(self) -> None:
         """Load the first snapshot and begin to watch. Raises DatabaseError when PostgreSQL is away."""
         self.snapshot = await self._database.run(load_snapshot)
-        self.is_current = True
+        self.is_current, self.checked_at = True, time.time()
         self._task = asyncio.create_task(self._watch())
 
     async def close(self) -> None:
@@ -95,4 +97,4 @@ class Configuration:
                 logger.exception("The configuration could not be read; the last one stays in force.")
                 self.is_current = False
             else:
-                self.is_current = True
+                self.is_current, self.checked_at = True, time.time()

@@ -24,12 +24,14 @@ from routing.configuration import Configuration, DatabaseThreads
 from routing.endpoints.bounds import Bounds
 from routing.headers import Shown
 from routing.key_watch import KeyWatch
+from routing.metrics import Metrics
 from routing.models import Provider as ProviderName
 from routing.providers.base import Provider
 from routing.providers.openai import OpenAIProvider
 from routing.trace import Trace
 from routing.upstream.dial import Dialer
 from routing.upstream.pool import Pool
+from routing.vitals import Vitals
 from teams.errors import database_unavailable, ledger_unavailable
 from teams.key_holder import KeyHolder, KeyOwner, find_key_holder
 from teams.key_rules import parse_network
@@ -43,6 +45,7 @@ _LOOK_UP_S = 5.0
 _LAST_RECORDS_S = 15.0  # to count and record the requests that a shutdown cut off
 _BUNDLES_S = 5.0
 _SYNC_S = 0.1  # what a power loss can take of the spool
+METRICS_FOLDER = "metrics"  # in the spool's: the workers of one host share both
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,8 @@ class Gateway:
         self._finishing: set[asyncio.Task[None]] = set()
         self.refusals = RefusalBundles(options.refusal_rows)
         self.ledger: Ledger
+        self.metrics: Metrics
+        self.vitals = Vitals(self)
         self.counter: TokenCounter
         self._pool: Pool
         self._providers: dict[str, Provider]
@@ -111,13 +116,14 @@ class Gateway:
         """Load what serving needs. Raises DatabaseError, OSError or SpoolFull when the worker cannot serve."""
         options = self.options
         self.ledger = Ledger(Spool(uuid.uuid4(), options.spool_dir, max_bytes=options.spool_max_bytes))
+        self.metrics = Metrics(options.spool_dir / METRICS_FOLDER)
         self.counter = await asyncio.to_thread(load_counter)
         self._pool = Pool(Dialer(options.private_backends))
         provider = OpenAIProvider(self._pool, max_answer_bytes=options.max_answer_bytes)
         self._providers = {ProviderName.OPENAI.value: provider}
         await self.key_watch.start()
         await self.configuration.start()
-        chores = (self._sync_spool(), self.key_uses.run(), self._record_bundles())
+        chores = (self._sync_spool(), self.key_uses.run(), self._record_bundles(), self.vitals.run())
         self._chores = [asyncio.create_task(chore) for chore in chores]
 
     async def close(self) -> None:
@@ -136,6 +142,7 @@ class Gateway:
         await self.configuration.close()
         self._pool.close()
         await asyncio.to_thread(self._database.close)
+        self.metrics.close()
         self.ledger.spool.close()
 
     def provider(self, name: str) -> Provider:
@@ -145,6 +152,7 @@ class Gateway:
     def record(self, trace: Trace) -> None:
         """Append the request's one ledger entry. An entry that the spool cannot take is in the log instead."""
         entry = trace.to_entry()
+        self._count(entry)
         if trace.status is Status.REFUSED and not self.refusals.take(entry):
             self.ledger.spool.release()
             return
@@ -169,6 +177,13 @@ class Gateway:
         except (OSError, ValueError) as error:
             logger.error("A call cannot be noted: %s", error, extra={"request_id": str(trace.request_id)})
             raise ledger_unavailable() from None
+
+    def count_unrecorded(self, trace: Trace) -> None:
+        """Count a request that is no entry of the ledger."""
+        self._count(trace.to_entry())
+
+    def _count(self, entry: LedgerEntry) -> None:
+        self.metrics.count(entry, self.configuration.snapshot.models)
 
     async def finish(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` to its end even if the caller is cancelled meanwhile."""

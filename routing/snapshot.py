@@ -47,12 +47,20 @@ class ServedModel:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A backend that no call can use; the reason is for administrators."""
+
+    backend: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything a worker needs to route, at one version. `faults` names what had to be left out and why."""
+    """Everything a worker needs to route, at one version."""
 
     version: int
     models: dict[str, ServedModel]
-    faults: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
 
 def read_version() -> int:
@@ -66,7 +74,7 @@ def load_snapshot() -> Snapshot:
         with connection.cursor() as cursor:
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         version = read_version()
-        targets, faults = _load_targets()
+        targets, left_out = _load_targets()
         granted: dict[int, set[int]] = defaultdict(set)
         for model_id, team_id in Grant.objects.order_by().values_list("model_id", "team_id"):
             granted[model_id].add(team_id)
@@ -87,21 +95,21 @@ def load_snapshot() -> Snapshot:
             )
             for model in CatalogueModel.objects.filter(is_active=True)
         }
-    return Snapshot(version, models, tuple(faults))
+    return Snapshot(version, models, tuple(left_out))
 
 
-def _load_targets() -> tuple[dict[int, Target], list[str]]:
+def _load_targets() -> tuple[dict[int, Target], list[LeftOut]]:
     prices: dict[int, list[Price]] = defaultdict(list)
     for entry in PriceEntry.objects.order_by("effective_from"):
         prices[entry.backend_id].append(_price(entry))
-    targets, faults = {}, []
+    targets, left_out = {}, []
     for backend in Backend.objects.filter(is_active=True):
         try:
             targets[backend.pk] = _target(backend, tuple(prices[backend.pk]))
         except (CredentialError, ForbiddenAddress) as error:
-            faults.append(f"backend {backend.name}: {error}")
+            left_out.append(LeftOut(backend.name, str(error)))
             logger.error("A backend is left out: %s", error, extra={"backend": backend.name})
-    return targets, faults
+    return targets, left_out
 
 
 def _target(backend: Backend, prices: tuple[Price, ...]) -> Target:

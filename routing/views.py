@@ -61,6 +61,8 @@ class GatewayView(APIView):
             reserve_record(gateway)
         except GatewayError as error:
             logger.error("A request is refused: %s", error, extra=_fields(trace))
+            trace.fail(error)
+            gateway.count_unrecorded(trace)
             return _identify(gateway, render_error(error), trace)
         try:
             reply = await self.run(gateway, call, trace)
@@ -72,6 +74,7 @@ class GatewayView(APIView):
                 gateway.record(trace)
             else:
                 gateway.ledger.spool.release()
+                gateway.count_unrecorded(trace)
         return _identify(gateway, reply, trace)
 
     async def run(self, gateway: Gateway, call: Call, trace: Trace) -> Reply:
@@ -146,6 +149,7 @@ def refuse_unread(gateway: Gateway, call: Call, error: GatewayError) -> Reply:
     try:
         reserve_record(gateway)
     except GatewayError as full:
+        gateway.count_unrecorded(trace)
         return _identify(gateway, render_error(full), trace)
     gateway.record(trace)
     return _identify(gateway, render_error(error), trace)

@@ -35,6 +35,7 @@ class KeyRing:
         self._unknown: dict[bytes, None] = {}
         self._owners: weakref.WeakValueDictionary[int, KeyOwner] = weakref.WeakValueDictionary()
         self._pending: _Pending = {}
+        self.hits = self.misses = 0  # keys that were known, and keys looked up, since the start
 
     async def find(self, key: str) -> KeyHolder | None:
         """The holder of `key`, or None when it is not stored. Malformed keys cost no look-up."""
@@ -43,13 +44,20 @@ class KeyRing:
         name = hashlib.blake2b(key.encode(), key=self._secret, digest_size=16).digest()
         holder = self._known.get(name)
         if holder is not None and holder.owner.is_current:
+            self.hits += 1
             return holder
         if name in self._unknown or not is_well_formed(key):
             return None
         if (pending := self._pending.get(name)) is None:
+            self.misses += 1
             task = asyncio.ensure_future(self._fetch(name, key, self._pending))
             pending = self._pending[name] = task
         return await asyncio.shield(pending)  # one caller who leaves takes nothing from the others
+
+    @property
+    def size(self) -> int:
+        """How many keys are known."""
+        return len(self._known)
 
     def forget(self, changes: KeyChanges) -> None:
         """Look up again what has changed, and nothing else."""

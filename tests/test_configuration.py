@@ -84,7 +84,8 @@ def test_a_backend_whose_credential_cannot_be_read_is_left_out_and_named(
         product.wait_for_configuration()
         ready = httpx.get(f"{product.url}/readyz").json()
         assert ready["status"] == "degraded"
-        assert any("backend unreadable" in fault for fault in ready["degraded"])
+        left_out = [fault for fault in ready["degraded"] if fault["code"] == "backend_left_out"]
+        assert "backend unreadable" in left_out[0]["message"]
         assert "GATEWAY_CREDENTIAL_NOT_SET" not in str(ready)
     finally:
         backend.delete()

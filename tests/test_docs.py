@@ -120,3 +120,42 @@ def test_every_ledger_column_is_described() -> None:
     columns = _columns()
     assert {"request_id", "cost_nanousd", "overhead_us"} <= columns
     assert columns <= {name for row in _rows("ledger.md") for name in re.findall(r"`(\w+)`", row[0])}
+
+
+def _metrics() -> set[str]:
+    """The names of all metrics that the code makes, as scraped."""
+    first = {"Metric", "_gauge", "GaugeMetricFamily", "CounterMetricFamily"}
+    calls = [
+        call for path in ("routing/metric_names.py", "gateway_site/metrics_page.py") for call in _calls(path)
+    ]
+    named = [(name, arguments) for name, arguments in calls if name in first and arguments]
+    found = set()
+    for name, arguments in named:
+        is_counter = name == "CounterMetricFamily" or (
+            len(arguments) > 1 and _text(arguments[1]) == "counter"
+        )
+        found.add(_text(arguments[0]) + ("_total" if is_counter else ""))
+    return found - {"", "_total"} | {"gateway_shipper_last_success_timestamp_seconds"}
+
+
+def test_every_metric_is_described_and_every_described_metric_exists() -> None:
+    described = {row[0].strip("`") for row in _rows("metrics.md")} - {"Metric", "---"}
+    assert {"gateway_requests_total", "gateway_open_streams", "gateway_build_info"} <= described
+    assert described == _metrics()
+
+
+def test_every_health_code_is_described_and_every_described_code_exists() -> None:
+    module = ast.parse((ROOT / "gateway_site/faults.py").read_text(encoding="utf-8"))
+    made = {_text(arguments[0]) for name, arguments in _calls("gateway_site/faults.py") if name == "Fault"}
+    (codes,) = [
+        {_text(item) for item in node.value.elts}
+        for node in module.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple)
+        if any(isinstance(target, ast.Name) and target.id == "CODES" for target in node.targets)
+    ]
+    assert "store_evicts" in codes
+    assert (
+        made
+        == codes
+        == {row[0].strip("`") for row in _rows("health.md") if row[1] in {"200", "503"}} - {"/livez"}
+    )

@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from django.db import InterfaceError, InternalError, OperationalError, connectio
 
 from billing.partitions import create_ledger_partitions
 from billing.shipper import Shipper
+from billing.shipper_status import LOCK_FILE, ShipperReport
 
 logger = logging.getLogger(__name__)
 
@@ -30,18 +32,26 @@ class Command(BaseCommand):
         """Run until SIGTERM or SIGINT; what was spooled by then is shipped first."""
         directory: Path = settings.GATEWAY_SPOOL_DIR
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = os.open(directory / "shipper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise CommandError(f"Another shipper works on {directory}.") from None
+        lock = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if not (_take(lock) or _take(lock)):  # a health check looks at it for a moment
+            raise CommandError(f"Another shipper works on {directory}.")
         stop = threading.Event()
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: stop.set())
-        _run(Shipper(directory), stop)
+        _run(Shipper(directory), ShipperReport(directory), stop)
 
 
-def _run(shipper: Shipper, stop: threading.Event) -> None:
+def _take(lock: int) -> bool:
+    """Lock, or wait a little and say that it is held."""
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        time.sleep(_IDLE_S)
+        return False
+    return True
+
+
+def _run(shipper: Shipper, report: ShipperReport, stop: threading.Event) -> None:
     """Ship, wait a little, ship again; while PostgreSQL is away, say so once and keep trying."""
     away = has_partitions = False
     while True:
@@ -58,11 +68,14 @@ def _run(shipper: Shipper, stop: threading.Event) -> None:
                     "The ledger database is away; usage waits in the spool: %s", str(error).splitlines()[0]
                 )
             away, shipped = True, 0
+            report.failed(shipper.watermarks())
         else:
             if away:
                 logger.info("The ledger database is back.", extra={"rows": shipped})
             away = False
+            report.succeeded(shipped)
         if last_round:
+            report.close()
             return
         if not shipped:
             stop.wait(_RETRY_S if away else _IDLE_S)

@@ -1,0 +1,120 @@
+"""Watches what a worker depends on, in the background, so that asking for its health costs and waits nothing."""
+
+import asyncio
+import logging
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import redis.asyncio
+from django.conf import settings
+from django.db import DatabaseError, InterfaceError, connection
+from redis.exceptions import RedisError
+
+from gateway_site import faults
+from gateway_site.faults import DatabaseFacts, Fault, HostFacts, StoreFacts
+from gateway_site.probes import DatabaseProbe, probe_host, probe_store
+from routing.gateway import Gateway
+
+logger = logging.getLogger(__name__)
+
+MONITOR = "gateway.monitor"  # under this name the ASGI scope of a page holds the worker's monitor
+_EVERY_S = 2.0
+_ANSWER_S = 1.5  # what takes longer counts as away
+
+
+class Monitor:
+    """The latest facts about one worker's dependencies; None where one is away or was not asked yet."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+        self.database: DatabaseFacts | None = None
+        self.store: StoreFacts | None = None
+        self.host: HostFacts | None = None
+        self._probe = DatabaseProbe()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="monitor")
+        self._is_database_away = False
+        self._asking: Future[DatabaseFacts] | None = None
+        self._celery_seen = time.monotonic()
+        self._store = redis.asyncio.Redis.from_url(
+            settings.REDIS_URL, socket_timeout=_ANSWER_S, socket_connect_timeout=_ANSWER_S
+        )
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Look once, then keep looking."""
+        await self.look()
+        self._task = asyncio.create_task(self._watch())
+
+    async def close(self) -> None:
+        """Stop looking; a query that hangs is not waited for."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        self._thread.submit(connection.close)
+        self._thread.shutdown(wait=False)
+        await self._store.aclose()
+
+    def faults(self) -> list[Fault]:
+        """What is not well now, as far as is known; never waits."""
+        gateway = self.gateway
+        snapshot = gateway.configuration.snapshot
+        found = faults.spool_faults(has_room=gateway.ledger.spool.has_room())
+        found += faults.configuration_faults(
+            snapshot.left_out,
+            is_current=gateway.configuration.is_current,
+            are_keys_current=gateway.key_watch.is_current,
+        )
+        found += [faults.STORE_AWAY] if self.store is None else faults.store_faults(self.store)
+        if self.host is not None:
+            found += faults.host_faults(self.host, time.time())
+        if self.database is not None:
+            found += faults.database_faults(self.database)
+        return found
+
+    async def look(self) -> None:
+        """Ask everything at once; takes at most 1.5 s."""
+        await asyncio.gather(self._look_at_database(), self._look_at_store(), self._look_at_host())
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(_EVERY_S)
+            try:
+                await self.look()
+            except Exception:
+                logger.exception("The health of this worker could not be looked at.")
+
+    async def _look_at_database(self) -> None:
+        """By a thread of its own: one that hangs keeps no key from being looked up."""
+        if self._asking is None or self._asking.done():
+            self._asking = self._thread.submit(self._ask_database)
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                self.database = await asyncio.shield(asyncio.wrap_future(self._asking))
+        except (DatabaseError, InterfaceError, TimeoutError) as error:
+            if not self._is_database_away:
+                logger.warning("PostgreSQL cannot be asked for its health: %r", error)
+            self.database, self._is_database_away = None, True
+        else:
+            self._is_database_away = False
+
+    def _ask_database(self) -> DatabaseFacts:
+        try:
+            return self._probe.ask()
+        except (DatabaseError, InterfaceError):
+            connection.close()  # the next question gets a new one
+            raise
+
+    async def _look_at_store(self) -> None:
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                policy, celery_lives, waiting = await probe_store(self._store)
+        except (RedisError, OSError, TimeoutError):
+            self.store = None
+            self._celery_seen = time.monotonic()  # nothing is known of it
+            return
+        if celery_lives:
+            self._celery_seen = time.monotonic()
+        self.store = StoreFacts(policy, time.monotonic() - self._celery_seen, waiting)
+
+    async def _look_at_host(self) -> None:
+        self.host = await asyncio.to_thread(probe_host, self.gateway.options.spool_dir)
