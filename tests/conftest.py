@@ -11,10 +11,14 @@ import pytest
 
 from gateway_site.embedded import APP_ROLE, OWNER_ROLE, EmbeddedPostgres, EmbeddedValkey
 from gateway_site.home import new_secrets
+from tests.crawl import crawl
 from tests.processes import Processes, Product, Simulator, free_ports
 
 # Ports that test backends may listen on: the servers under test allow them from their start.
 BACKEND_PORTS = free_ports(12)
+
+
+_FINDINGS = pytest.StashKey[list[str]]()  # of the secret scan
 
 
 class _Services:
@@ -71,12 +75,25 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Nothing outlives the run."""
+    """What the run left holds no secret, and nothing outlives it."""
     if "django" in sys.modules:
         from django.db import connections
 
+        from tests.secret_scan import scan_run
+
+        temporary: Path = session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
+        scan = scan_run(_services.home, temporary)
+        session.config.stash[_FINDINGS] = sorted(map(str, scan.findings))
+        if scan.findings:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
         connections.close_all()
     _services.stop()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say where secrets were found."""
+    for finding in config.stash.get(_FINDINGS, []):
+        terminalreporter.write_line(f"SECRET FOUND: {finding}", red=True)
 
 
 @pytest.fixture(scope="session")
@@ -93,9 +110,11 @@ def simulator(processes: Processes) -> Simulator:
 
 
 @pytest.fixture(scope="session")
-def product(processes: Processes) -> Product:
-    """A web process and a shipper on the run's database."""
-    return processes.start_product()
+def product(processes: Processes) -> Iterator[Product]:
+    """A web process and a shipper on the run's database; in the end its pages are kept for the secret scan."""
+    product = processes.start_product()
+    yield product
+    crawl(product, _services.home / "pages")
 
 
 @pytest.fixture
