@@ -2,7 +2,9 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
+import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
 
 
@@ -50,3 +52,21 @@ def flag(name: str, *, default: bool) -> bool:
 def items(name: str, default: str = "") -> tuple[str, ...]:
     """A comma-separated list; empty items are dropped."""
     return tuple(item.strip() for item in text(name, default).split(",") if item.strip())
+
+
+def choice(name: str, default: str, options: tuple[str, ...]) -> str:
+    """One of `options`, in any case."""
+    value = text(name, default).upper()
+    if value not in options:
+        raise ImproperlyConfigured(f"{name} must be one of {', '.join(options)}, not {value!r}.")
+    return value
+
+
+def database(name: str, url: str) -> dict[str, Any]:
+    """The settings of the database at `url`, the value of `name`, which no message repeats: it may hold a password."""
+    try:
+        return {**dj_database_url.parse(url, conn_max_age=0)}
+    except ValueError:
+        raise ImproperlyConfigured(
+            f"{name} is not a database URL: postgresql://role:password@host/name."
+        ) from None

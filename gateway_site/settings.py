@@ -5,8 +5,6 @@ Every variable is listed with its meaning in docs/reference/settings.md.
 
 from pathlib import Path
 
-import dj_database_url
-
 from gateway_site import env
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -21,6 +19,9 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = GATEWAY_HTTPS
 # The proxy in front terminates TLS, and must set this header itself, whatever the caller sent.
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if GATEWAY_HTTPS else None
 SECURE_HSTS_SECONDS = 31_536_000 if GATEWAY_HTTPS else 0
+SECURE_SSL_REDIRECT = GATEWAY_HTTPS
+# Whether HSTS covers other names of the domain, and browsers' preload list, is the owner of the domain's business.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 SESSION_COOKIE_SAMESITE = "Lax"
@@ -87,8 +88,8 @@ TEMPLATES = [
 # CONN_MAX_AGE stays 0: persistent connections leak under ASGI.
 _DATABASE_URL = env.text("DATABASE_URL")
 DATABASES = {
-    "default": dj_database_url.parse(_DATABASE_URL, conn_max_age=0),
-    "owner": dj_database_url.parse(env.text("DATABASE_OWNER_URL", _DATABASE_URL), conn_max_age=0),
+    "default": env.database("DATABASE_URL", _DATABASE_URL),
+    "owner": env.database("DATABASE_OWNER_URL", env.text("DATABASE_OWNER_URL", _DATABASE_URL)),
 }
 DATABASES["owner"]["TEST"] = {"MIRROR": "default"}
 DATABASE_ROUTERS = ["gateway_site.database.SchemaOwnerRouter"]
@@ -176,12 +177,13 @@ STATIC_ROOT = env.text("GATEWAY_STATIC_ROOT", "") or None  # where `collectstati
 WHITENOISE_USE_FINDERS = STATIC_ROOT is None  # else they are served from where they lie
 
 # --- Logs: one JSON object a line, with the request id; docs/reference/logs.md --------------------------
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"json": {"()": "gateway_site.logs.JsonFormatter"}},
     "handlers": {"stdout": {"class": "logging.StreamHandler", "formatter": "json"}},
-    "root": {"handlers": ["stdout"], "level": env.text("GATEWAY_LOG_LEVEL", "INFO")},
+    "root": {"handlers": ["stdout"], "level": env.choice("GATEWAY_LOG_LEVEL", "INFO", LOG_LEVELS)},
     "loggers": {
         "uvicorn.access": {"level": "WARNING"},
         "httpx": {"level": "WARNING"},

@@ -12,13 +12,14 @@ import pytest
 from gateway_site.embedded import APP_ROLE, OWNER_ROLE, EmbeddedPostgres, EmbeddedValkey
 from gateway_site.home import new_secrets
 from tests.crawl import crawl
+from tests.log_lines import unreadable_logs
 from tests.processes import Processes, Product, Simulator, free_ports
 
 # Ports that test backends may listen on: the servers under test allow them from their start.
 BACKEND_PORTS = free_ports(12)
 
 
-_FINDINGS = pytest.StashKey[list[str]]()  # of the secret scan
+_FINDINGS = pytest.StashKey[list[str]]()  # what is wrong with what the run left
 
 
 class _Services:
@@ -75,7 +76,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """What the run left holds no secret, and nothing outlives it."""
+    """What the run left holds no secret and no log line that cannot be read, and nothing outlives it."""
     if "django" in sys.modules:
         from django.db import connections
 
@@ -83,17 +84,19 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
         temporary: Path = session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
         scan = scan_run(_services.home, temporary)
-        session.config.stash[_FINDINGS] = sorted(map(str, scan.findings))
-        if scan.findings:
+        findings = sorted(f"SECRET FOUND: {finding}" for finding in scan.findings)
+        findings += unreadable_logs(_services.home / "logs")
+        session.config.stash[_FINDINGS] = findings
+        if findings:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         connections.close_all()
     _services.stop()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say where secrets were found."""
+    """Say what was found after the run."""
     for finding in config.stash.get(_FINDINGS, []):
-        terminalreporter.write_line(f"SECRET FOUND: {finding}", red=True)
+        terminalreporter.write_line(finding, red=True)
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from django.conf import settings
 from django.contrib.auth import authenticate
-from django.core.checks import run_checks
 from django.core.management import call_command
 from django.test import override_settings
 
@@ -86,24 +84,3 @@ def test_a_revoked_demo_key_stays_revoked(described: dict[str, object], simulato
         revoke_key(key, actor="tests")
         demo.load(simulator.base_url)
         assert ApiKey.objects.get(digest=demo._current_digest()).revoked_at is not None
-
-
-@pytest.mark.parametrize(
-    ("setting", "value", "found"),
-    [
-        ("GATEWAY_KEY_PEPPERS", "1:short", "gateway_site.E001"),
-        ("GATEWAY_FIELD_KEYS", (), "gateway_site.E002"),
-        ("GATEWAY_FIELD_KEYS", ("no key",), "gateway_site.E002"),
-        ("GATEWAY_PRIVATE_BACKENDS", frozenset({"llm.internal"}), "gateway_site.E003"),
-    ],
-)
-def test_a_wrong_setting_is_found_at_start(setting: str, value: object, found: str) -> None:
-    ours = {message.id for message in run_checks() if str(message.id).startswith("gateway_site")}
-    assert ours == set()
-    with override_settings(**{setting: value}):
-        assert found in {message.id for message in run_checks()}
-
-
-def test_a_runtime_role_that_owns_the_schema_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(settings.DATABASES["default"], "USER", settings.DATABASES["owner"]["USER"])
-    assert "gateway_site.W001" in {message.id for message in run_checks()}

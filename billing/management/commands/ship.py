@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import InterfaceError, InternalError, OperationalError, connection
 
+from billing.management.service_command import ServiceCommand
 from billing.partitions import create_ledger_partitions
 from billing.shipper import Shipper
 from billing.shipper_status import LOCK_FILE, ShipperReport
@@ -23,7 +24,7 @@ _IDLE_S = 0.1
 _RETRY_S = 1.0
 
 
-class Command(BaseCommand):
+class Command(ServiceCommand):
     """Ships spooled usage records to the ledger."""
 
     help = "Ships spooled usage records to the ledger until stopped; one process per spool directory."

@@ -4,12 +4,12 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand
 
+from billing.management.service_command import ServiceCommand
 from gateway_site.server import run_server
 
 
-class Command(BaseCommand):
+class Command(ServiceCommand):
     """Serves the portal and the gateway endpoint."""
 
     help = "Serves the portal and the gateway endpoint until stopped; running streams are finished first."
