@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway_site.checks import check_trusted_proxies
+from gateway_site.checks.web import check_trusted_proxies
 from routing.client_address import TrustedProxies, parse_forwarded
 from teams.key_rules import parse_address, parse_network
 
