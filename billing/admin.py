@@ -14,7 +14,7 @@ from django.utils.safestring import SafeString
 
 from audit.admin_trail import AuditedAdmin, ReadOnlyAdmin
 from billing.ids import smallest_id_at
-from billing.models import PriceEntry, QuarantinedFrame, Spool, UsageRecord
+from billing.models import ListPrice, PriceEntry, QuarantinedFrame, Spool, UsageRecord
 from billing.money import format_nanousd
 from teams.models import ApiKey, Team
 
@@ -58,6 +58,26 @@ class PriceEntryAdmin(AuditedAdmin):
 
     @admin.display(description="Output", ordering="output_usd_per_million")
     def output(self, entry: PriceEntry) -> str:
+        """USD per million tokens."""
+        return format_usd(entry.output_usd_per_million)
+
+
+@admin.register(ListPrice)
+class ListPriceAdmin(ReadOnlyAdmin):
+    """What providers ask publicly: loaded by `load_prices`, to read here."""
+
+    list_display = ["model", "provider", "mode", "input", "output", "effective_from", "deprecation_date"]
+    list_filter = ["provider", "mode"]
+    search_fields = ["model"]
+    search_help_text = "Part of a model's name."
+
+    @admin.display(description="Input", ordering="input_usd_per_million")
+    def input(self, entry: ListPrice) -> str:
+        """USD per million tokens."""
+        return format_usd(entry.input_usd_per_million)
+
+    @admin.display(description="Output", ordering="output_usd_per_million")
+    def output(self, entry: ListPrice) -> str:
         """USD per million tokens."""
         return format_usd(entry.output_usd_per_million)
 
