@@ -156,7 +156,7 @@ class _Builder:
     def _scalar(self, event: yaml.ScalarEvent, mark: Mark) -> Scalar:
         is_name = bool(self._open) and isinstance(self._open[-1], Table) and self._names[-1] is None
         if is_name or not (found := _VARIABLE.match(event.value)):
-            return Scalar(mark, event.value, is_plain=event.style is None)
+            return Scalar(mark, event.value, is_plain=event.implicit[0])
         if (value := self._variables.get(found[1])) is None:
             self._faults.append(Fault(mark, f"the variable {found[1]} is not given"))
         return Scalar(mark, value or "", is_plain=False, is_variable=True)
