@@ -41,7 +41,7 @@ def counts(added: int = 0, changed: int = 0, removed: int = 0, unchanged: int = 
 def faults_of(document: dict[str, Any] | str, **variables: str) -> list[str]:
     """What is wrong with it; fails if nothing is."""
     with pytest.raises(ConfigurationFileError) as refused:
-        apply(document, **variables)
+        apply(document, dry_run=False, **variables)
     return [str(fault) for fault in refused.value.faults]
 
 

@@ -103,8 +103,8 @@ class TestMaking:
         assert [alias.name for alias in model.aliases.all()] == company["models"][0]["aliases"]
         assert [grant.team for grant in model.grants.all()] == [team]
         assert [route.priority for route in model.routes.all()] == [3]
-        price = PriceEntry.objects.get(backend=row)
-        assert (price.input_usd_per_million, price.cached_input_usd_per_million) == (Decimal("0.15"), None)
+        price = PriceEntry.objects.get(backend=row, cached_input_usd_per_million=None)
+        assert price.input_usd_per_million == Decimal("0.15")
         assert price.effective_from == datetime(2026, 11, 1, tzinfo=UTC)
 
     def test_a_key_given_by_value_is_stored_as_digest_only(self, company: Document) -> None:

@@ -26,15 +26,18 @@ class _Dumper(yaml.SafeDumper):
         super().increase_indent(flow, False)
 
 
-_Dumper.add_representer(
-    Decimal, lambda dumper, value: dumper.represent_scalar("tag:yaml.org,2002:float", f"{value:f}")
-)
-_Dumper.add_representer(
-    datetime,
-    lambda dumper, value: dumper.represent_scalar(
-        "tag:yaml.org,2002:timestamp", value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    ),
-)
+def _represent_decimal(dumper: Any, value: Decimal) -> Any:
+    text = f"{value:f}"
+    return dumper.represent_scalar(f"tag:yaml.org,2002:{'float' if '.' in text else 'int'}", text)
+
+
+def _represent_moment(dumper: Any, value: datetime) -> Any:
+    text = value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return dumper.represent_scalar("tag:yaml.org,2002:timestamp", text)
+
+
+_Dumper.add_representer(Decimal, _represent_decimal)
+_Dumper.add_representer(datetime, _represent_moment)
 
 
 def export_pieces(*, without: Collection[str] = ()) -> Iterator[str]:
@@ -56,6 +59,8 @@ def _dump_section(kind: Kind) -> Iterator[str]:
 
 def _list_fields(kind: Kind, row: Row) -> Iterator[tuple[str, Any]]:
     for field in (field for field in kind.fields if field.is_exported):
-        value = field.form.write(row.values[field.name])
-        if value is not None or field.name not in kind.identity:  # a scope that the role does not have
-            yield field.name, value
+        value = row.values[field.name]
+        if value is not None or not field.is_nullable:
+            yield field.name, field.form.write(value)
+        elif field.name not in kind.identity:  # else a scope that the role does not have
+            yield field.name, None

@@ -63,7 +63,7 @@ class _Reader:
             self._note(node.mark, f"each {kind.noun} must be a table of fields")
             return None
         known = len(self._faults)
-        given = self._unique(node, [STATE, *kind.fields_by_name], f"field of a {kind.noun}")
+        given = self._unique(node, [STATE, *kind.fields_by_name], f"field of {kind.one}")
         is_absent = self._read_state(kind, given.pop(STATE, None))
         values = self._read_values(kind, given)
         if len(self._faults) > known:

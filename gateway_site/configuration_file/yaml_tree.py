@@ -16,7 +16,6 @@ from gateway_site.configuration_file.faults import ConfigurationFileError, Fault
 MOST_BYTES = 32 * 1024**2
 MOST_DEPTH = 8
 _VARIABLE = re.compile(r"\A\$\{([A-Za-z_][A-Za-z0-9_]*)\}\Z")
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,7 @@ def read_tree(text: str, variables: Mapping[str, str]) -> Table:
         raise ConfigurationFileError([Fault(Mark(), f"the file is larger than {MOST_BYTES // 1024**2} MiB")])
     builder = _Builder(variables)
     try:
-        for event in yaml.parse(text, Loader=_Loader):
+        for event in yaml.parse(text, Loader=yaml.CSafeLoader):
             builder.take(event)
     except yaml.MarkedYAMLError as error:
         place = error.problem_mark or error.context_mark

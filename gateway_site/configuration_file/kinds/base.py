@@ -43,6 +43,11 @@ class Kind(ABC):
         """The fields, by the names in the file."""
         return {field.name: field for field in self.fields}
 
+    @property
+    def one(self) -> str:
+        """The noun with its article."""
+        return f"{'an' if self.noun[0] in 'aeiou' else 'a'} {self.noun}"
+
     def identify(self, values: Mapping[str, Any]) -> Identity:
         """What makes an entry the same object. Raises ValueError when something of it is missing."""
         missing = [
@@ -51,7 +56,7 @@ class Kind(ABC):
             if values.get(name) is None and not self.fields_by_name[name].is_nullable
         ]
         if missing:
-            raise ValueError(f"a {self.noun} needs {' and '.join(missing)}")
+            raise ValueError(f"{self.one} needs {' and '.join(missing)}")
         return tuple(values.get(name) for name in self.identity)
 
     def tell(self, identity: Identity, values: Mapping[str, Any]) -> str:
