@@ -22,7 +22,7 @@ from routing.models import Backend, CatalogueModel, Grant, ModelAlias, Route
 from teams.keyring import find_key_holder
 from teams.keys import Peppers, generate_key, hint_of
 from teams.models import ApiKey, Application, Department, Member, Team
-from teams.services import revoke_key
+from teams.services import revoke_key, rotate_key
 from tests.configuration_files import ACTOR, apply, counts, dump, faults_of, tell
 from tests.factories import make_backend, make_model, make_team, unique
 
@@ -302,6 +302,28 @@ class TestChanging:
         company["keys"][0]["is_revoked"] = False
         (fault,) = faults_of(company)
         assert "this key is revoked, and that is final" in fault
+
+    def test_an_expired_key_is_left_alone_and_told(self, company: Document) -> None:
+        apply(company)
+        created = timezone.now() - timedelta(days=2)
+        ended = created + timedelta(days=1)
+        keys = ApiKey.objects.filter(team__slug=company["teams"][0]["slug"])
+        keys.update(created_at=created, expires_at=ended)
+        company["keys"][0]["name"] = "New name"
+        told = tell(company)
+        assert "is expired and stays so" in told
+        assert told.endswith(counts(unchanged=11))
+        assert keys.get().expires_at == ended
+
+    def test_a_file_does_not_undo_a_rotation(self, company: Document) -> None:
+        apply(company)
+        key = ApiKey.objects.get(team__slug=company["teams"][0]["slug"])
+        rotate_key(key, actor="tests", overlap=timedelta(hours=1))
+        told = tell(company)
+        assert "was rotated, and ends as the rotation said" in told
+        assert told.endswith(counts(unchanged=11))
+        key.refresh_from_db()
+        assert key.expires_at is not None
 
 
 class TestCredentials:

@@ -29,7 +29,8 @@ def apply_text(
             cursor.execute(_ONE_AT_A_TIME)
         plan = make_plan(entries)
         _Execution(actor).run(plan)
-        transaction.set_rollback(dry_run)
+        if dry_run:
+            transaction.set_rollback(True)
     return plan
 
 

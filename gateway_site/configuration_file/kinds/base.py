@@ -92,7 +92,7 @@ class Kind(ABC):
         return {
             name: "set" if self.fields_by_name[name].form.is_secret else value
             for name, value in entry.values.items()
-            if name not in self.identity
+            if name not in self.identity and value is not None
         }
 
     def notes(self, entry: Entry, row: Row | None) -> Iterable[str]:

@@ -140,16 +140,16 @@ class Keys(Kind):
             )
 
     def compare(self, entry: Entry, row: Row) -> dict[str, Difference]:
-        """What has ended is left as it is, but for its end itself."""
-        if row.target.state_at(timezone.now()) is KeyState.REVOKED:
-            return {}
+        """What has ended is left as it is, but for being revoked; so is the end that a rotation set."""
         if entry.values.get("is_revoked"):
-            return {"is_revoked": (False, True)}
-        names = [name for name in (*_CHANGEABLE, "is_paused") if name in entry.values]
+            return {} if row.target.revoked_at is not None else {"is_revoked": (False, True)}
+        if _ended_as(row.target) is not None:
+            return {}
+        names = {*_CHANGEABLE, "is_paused"} - ({"expires_at"} if _is_replaced(row.target) else set())
         return {
-            name: (row.values[name], entry.values[name])
-            for name in names
-            if row.values[name] != entry.values[name]
+            name: (row.values[name], value)
+            for name, value in entry.values.items()
+            if name in names and row.values[name] != value
         }
 
     def describe_new(self, entry: Entry) -> dict[str, Any]:
@@ -160,10 +160,16 @@ class Keys(Kind):
     def notes(self, entry: Entry, row: Row | None) -> Iterable[str]:
         """Keys that an old file still has."""
         name = self.tell(entry.identity, entry.values)
-        if row is None and _has_ended(entry):
-            yield f"the key {name} has ended and is not made"
-        elif row is not None and row.target.revoked_at is not None and not entry.values.get("is_revoked"):
-            yield f"the key {name} is revoked and stays so"
+        if row is None:
+            if _has_ended(entry):
+                yield f"the key {name} has ended and is not made"
+        elif (end := _ended_as(row.target)) is not None and not entry.values.get("is_revoked"):
+            yield f"the key {name} is {end} and stays so"
+        elif (
+            _is_replaced(row.target)
+            and entry.values.get("expires_at", row.target.expires_at) != row.target.expires_at
+        ):
+            yield f"the key {name} was rotated, and ends as the rotation said"
 
     def is_left_out(self, entry: Entry) -> bool:
         """What has ended is not made anew."""
@@ -206,7 +212,17 @@ class Keys(Kind):
 
 
 def _keys() -> Any:
-    return ApiKey.objects.select_related("team", "application")
+    return ApiKey.objects.select_related("team", "application", "replacement")
+
+
+def _is_replaced(key: ApiKey) -> bool:
+    return hasattr(key, "replacement")
+
+
+def _ended_as(key: ApiKey) -> str | None:
+    """The word for how it ended; None while it has not."""
+    state = key.state_at(timezone.now())
+    return str(state.label.lower()) if state in (KeyState.REVOKED, KeyState.EXPIRED) else None
 
 
 def _digest(entry: Entry) -> StoredDigest:
