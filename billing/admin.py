@@ -131,7 +131,10 @@ class UsageRecordAdmin(ReadOnlyAdmin):
     readonly_fields = ["cost", "input_cost", "cached_input_cost", "cache_write_cost", "output_cost"]
     fieldsets = [
         (None, {"fields": ["request_id", "admitted_at", "ended_at", "status", "http_status", "reason"]}),
-        ("Request", {"fields": ["operation", "streamed", "model", "client_request_id", "end_user"]}),
+        (
+            "Request",
+            {"fields": ["operation", "streamed", "model", "model_alias", "client_request_id", "end_user"]},
+        ),
         ("Caller", {"fields": ["department", "team", "application", "api_key_hint"]}),
         ("Backend", {"fields": ["backend", "attempts", "duration_ms", "first_byte_ms", "overhead_us"]}),
         (
@@ -147,7 +150,7 @@ class UsageRecordAdmin(ReadOnlyAdmin):
                 ]
             },
         ),
-        ("Cost", {"fields": [*readonly_fields, "price_entry_id"]}),
+        ("Cost", {"fields": [*readonly_fields, "price_entry_id", "list_price_id"]}),
         ("Spool", {"fields": ["spool", "seq"]}),
     ]
 

@@ -19,7 +19,7 @@ from audit.models import AdminEvent
 from billing.models import PriceEntry
 from routing.credentials import decrypt_credential
 from routing.models import Backend, CatalogueModel, Grant, ModelAlias, Route
-from teams.keyring import find_key_holder
+from teams.key_holder import find_key_holder
 from teams.keys import Peppers, generate_key, hint_of
 from teams.models import ApiKey, Application, Department, Member, Team
 from teams.services import revoke_key, rotate_key

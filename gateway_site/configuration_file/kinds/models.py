@@ -7,7 +7,7 @@ from django.core.exceptions import ValidationError
 
 from audit.admin_trail import record_addition
 from gateway_site.configuration_file.faults import Fault
-from gateway_site.configuration_file.forms import Flag, ListOf, Reference, Text
+from gateway_site.configuration_file.forms import Flag, ListOf, Reference, Text, Whole
 from gateway_site.configuration_file.kinds.base import Row, RowKind
 from gateway_site.configuration_file.removal import remove_with_trail
 from gateway_site.configuration_file.schema import Entry, Field
@@ -28,6 +28,12 @@ class Models(RowKind):
         Field("name", Text(), "What applications ask for."),
         Field("description", Text(), "For people."),
         Field("is_active", Flag(), "`false`: it is unknown to every caller."),
+        Field(
+            "max_output_tokens",
+            Whole(),
+            "The longest answer that may be asked for. Null: as the gateway allows.",
+            is_nullable=True,
+        ),
         Field("aliases", ListOf(Text()), "All its other names: those not in the list are removed."),
         Field(
             "granted_teams",
@@ -46,6 +52,7 @@ class Models(RowKind):
             "name": target.name,
             "description": target.description,
             "is_active": target.is_active,
+            "max_output_tokens": target.max_output_tokens,
             "aliases": sorted(alias.name for alias in target.aliases.all()),
             "granted_teams": sorted(grant.team.slug for grant in target.grants.all()),
         }
