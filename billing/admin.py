@@ -14,7 +14,7 @@ from django.utils.safestring import SafeString
 
 from audit.admin_trail import AuditedAdmin, ReadOnlyAdmin
 from billing.ids import smallest_id_at
-from billing.models import PriceEntry, QuarantinedFrame, Spool, UsageRecord
+from billing.models import ListPrice, PriceEntry, QuarantinedFrame, Spool, UsageRecord
 from billing.money import format_nanousd
 from teams.models import ApiKey, Team
 
@@ -58,6 +58,26 @@ class PriceEntryAdmin(AuditedAdmin):
 
     @admin.display(description="Output", ordering="output_usd_per_million")
     def output(self, entry: PriceEntry) -> str:
+        """USD per million tokens."""
+        return format_usd(entry.output_usd_per_million)
+
+
+@admin.register(ListPrice)
+class ListPriceAdmin(ReadOnlyAdmin):
+    """What providers ask publicly: loaded by `load_prices`, to read here."""
+
+    list_display = ["model", "provider", "mode", "input", "output", "effective_from", "deprecation_date"]
+    list_filter = ["provider", "mode"]
+    search_fields = ["model"]
+    search_help_text = "Part of a model's name."
+
+    @admin.display(description="Input", ordering="input_usd_per_million")
+    def input(self, entry: ListPrice) -> str:
+        """USD per million tokens."""
+        return format_usd(entry.input_usd_per_million)
+
+    @admin.display(description="Output", ordering="output_usd_per_million")
+    def output(self, entry: ListPrice) -> str:
         """USD per million tokens."""
         return format_usd(entry.output_usd_per_million)
 
@@ -111,7 +131,10 @@ class UsageRecordAdmin(ReadOnlyAdmin):
     readonly_fields = ["cost", "input_cost", "cached_input_cost", "cache_write_cost", "output_cost"]
     fieldsets = [
         (None, {"fields": ["request_id", "admitted_at", "ended_at", "status", "http_status", "reason"]}),
-        ("Request", {"fields": ["operation", "streamed", "model", "client_request_id", "end_user"]}),
+        (
+            "Request",
+            {"fields": ["operation", "streamed", "model", "model_alias", "client_request_id", "end_user"]},
+        ),
         ("Caller", {"fields": ["department", "team", "application", "api_key_hint"]}),
         ("Backend", {"fields": ["backend", "attempts", "duration_ms", "first_byte_ms", "overhead_us"]}),
         (
@@ -127,7 +150,7 @@ class UsageRecordAdmin(ReadOnlyAdmin):
                 ]
             },
         ),
-        ("Cost", {"fields": [*readonly_fields, "price_entry_id"]}),
+        ("Cost", {"fields": [*readonly_fields, "price_entry_id", "list_price_id"]}),
         ("Spool", {"fields": ["spool", "seq"]}),
     ]
 

@@ -53,6 +53,8 @@ class LedgerEntry(msgspec.Struct):
     first_byte_ms: int | None
     overhead_us: int | None
     requests: int = 1
+    model_alias: str | None = None
+    list_price_id: int | None = None
     spool: uuid.UUID | None = None
     seq: int = 0
 

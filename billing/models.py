@@ -47,6 +47,61 @@ class PriceEntry(models.Model):
         return f"{self.backend} from {self.effective_from:%Y-%m-%d}"
 
 
+class Mode(models.TextChoices):
+    """What a listed model is called for."""
+
+    CHAT = "chat", "Chat"
+    COMPLETION = "completion", "Completion"
+    EMBEDDING = "embedding", "Embedding"
+    RESPONSES = "responses", "Responses"
+
+
+class ListPrice(models.Model):
+    """What a provider asks publicly for a model's tokens from a moment on; the latest not in the future holds.
+
+    A backend is priced by the list only if it says so. What has no known price is not in the list.
+    """
+
+    provider = models.CharField(max_length=64, help_text="For example openai, azure, anthropic.")
+    model = models.CharField(max_length=128, help_text="The provider's name of the model.")
+    effective_from = models.DateTimeField()
+    mode = models.CharField(max_length=16, choices=Mode)
+    input_usd_per_million = _price("")
+    cached_input_usd_per_million = _price("Empty: as input.", optional=True)
+    cache_write_usd_per_million = _price("Empty: as input.", optional=True)
+    output_usd_per_million = _price("")
+    max_input_tokens = models.PositiveIntegerField(null=True, blank=True)
+    max_output_tokens = models.PositiveIntegerField(null=True, blank=True)
+    vision = models.BooleanField(default=False, help_text="Takes images.")
+    tools = models.BooleanField(default=False, help_text="Calls tools.")
+    deprecation_date = models.DateField(null=True, blank=True, help_text="When the provider withdraws it.")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["provider", "model", "-effective_from"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["provider", "model", "effective_from"], name="listprice_one_at_a_time"
+            ),
+            models.CheckConstraint(
+                condition=Q(input_usd_per_million__gte=0, output_usd_per_million__gte=0)
+                & (Q(cached_input_usd_per_million=None) | Q(cached_input_usd_per_million__gte=0))
+                & (Q(cache_write_usd_per_million=None) | Q(cache_write_usd_per_million__gte=0)),
+                name="listprice_not_negative",
+            ),
+            models.CheckConstraint(
+                condition=(Q(max_input_tokens=None) | Q(max_input_tokens__gte=1))
+                & (Q(max_output_tokens=None) | Q(max_output_tokens__gte=1)),
+                name="listprice_tokens_positive",
+            ),
+            models.CheckConstraint(condition=Q(mode__in=Mode.values), name="listprice_mode_known"),
+            models.CheckConstraint(condition=~Q(provider="") & ~Q(model=""), name="listprice_names_given"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.provider}/{self.model} from {self.effective_from:%Y-%m-%d}"
+
+
 class Status(models.TextChoices):
     """How a request ended."""
 
@@ -96,9 +151,15 @@ class UsageRecord(models.Model):
     )
 
     model = models.CharField(max_length=128, blank=True)
+    model_alias = models.CharField(
+        max_length=128,
+        null=True,  # as in records of a release that had none
+        help_text="The name asked for, where it is an alias of the model.",
+    )
     backend_id = models.BigIntegerField(null=True)
     backend = models.CharField(max_length=63, blank=True)
-    price_entry_id = models.BigIntegerField(null=True)
+    price_entry_id = models.BigIntegerField(null=True, help_text="The backend's own price that was charged.")
+    list_price_id = models.BigIntegerField(null=True, help_text="The list price that was charged instead.")
 
     input_tokens = models.BigIntegerField(help_text="All prompt tokens, cached ones included.")
     cached_input_tokens = models.BigIntegerField()

@@ -60,7 +60,7 @@ FREE = Cost()
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """One entry of the price book, in nano-dollars per million tokens."""
+    """One dated price, in nano-dollars per million tokens: a backend's own, or one of the list."""
 
     entry_id: int
     effective_from: datetime
@@ -68,6 +68,7 @@ class Price:
     cached_input: int
     cache_write: int
     output: int
+    is_list: bool = False
 
     def cost(self, usage: Usage) -> Cost:
         """The cost of `usage`: every input token is priced once, by its kind."""

@@ -1,4 +1,5 @@
-"""The demo: a small company whose models are served by the simulator. Made once, then left to its users.
+"""The demo: a small company whose models are served by the simulator. Made once from demo.yaml, then left to its
+users.
 
 Its key and passwords are derived from GATEWAY_SECRET_KEY, so they can be told again without being stored.
 """
@@ -6,29 +7,28 @@ Its key and passwords are derived from GATEWAY_SECRET_KEY, so they can be told a
 import hashlib
 import hmac
 from dataclasses import dataclass
-from decimal import Decimal
-from typing import Any
+from pathlib import Path
 
 from django.conf import settings
 from django.contrib.auth.models import Group, Permission, User
 from django.db import transaction
 from django.db.models import Q
 
-from billing.models import PriceEntry
+from gateway_site.configuration_file.applying import apply_text
 from routing.credentials import CredentialError, decrypt_credential, encrypt_credential
-from routing.models import Backend, CatalogueModel, Grant, Route
+from routing.models import Backend
 from teams.key_holder import find_key_holder
 from teams.keys import Peppers, key_from_number
-from teams.models import ApiKey, Application, Department, Member, Role, Team
+from teams.models import ApiKey, Application, Role, Team
 from teams.services import create_key, revoke_key
 
+FILE = Path(__file__).with_name("demo.yaml")
 ACTOR = "load_demo"
-DEPARTMENT = "demo-department"
 TEAM = "demo-team"
 APPLICATION = "demo-app"
 MODEL = "demo-chat"
-UNGRANTED_MODEL = "demo-restricted"
 BACKEND = "simulator"
+_CREDENTIAL = "simulator-needs-no-secret"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,17 @@ def describe(base_url: str) -> dict[str, object]:
     }
 
 
+def _variables(simulator_url: str) -> dict[str, str]:
+    """What demo.yaml leaves open: the address, and secrets, which are in no file."""
+    passwords = {f"PASSWORD_OF_{person.label.upper()}": demo_password(person) for person in PEOPLE}
+    return {
+        "SIMULATOR_URL": simulator_url,
+        "SIMULATOR_CREDENTIAL": _CREDENTIAL,
+        "API_KEY": demo_key(),
+        **passwords,
+    }
+
+
 @transaction.atomic
 def load(simulator_url: str) -> bool:
     """Make the demo data unless it exists; returns whether it was made.
@@ -87,33 +98,12 @@ def load(simulator_url: str) -> bool:
     """
     team = Team.objects.filter(slug=TEAM).first()
     if team is None:
-        _load_catalogue(simulator_url)
-        _load_people(_load_team())
+        apply_text(FILE.read_text(encoding="utf-8"), actor=ACTOR, variables=_variables(simulator_url))
+        _open_administration()
         return True
     _follow_simulator(simulator_url)
     _follow_secrets(team)
     return False
-
-
-def _load_catalogue(simulator_url: str) -> None:
-    backend = Backend.objects.create(
-        name=BACKEND,
-        base_url=simulator_url,
-        upstream_model="simulated-chat",
-        credential_encrypted=encrypt_credential("simulator-needs-no-secret", simulator_url),
-    )
-    PriceEntry.objects.create(
-        backend=backend,
-        input_usd_per_million=Decimal("0.15"),
-        cached_input_usd_per_million=Decimal("0.075"),
-        output_usd_per_million=Decimal("0.60"),
-    )
-    for name, description in (
-        (MODEL, "The demo's model."),
-        (UNGRANTED_MODEL, "Granted to nobody: answers 403."),
-    ):
-        model = CatalogueModel.objects.create(name=name, description=description)
-        Route.objects.create(model=model, backend=backend)
 
 
 def _follow_simulator(simulator_url: str) -> None:
@@ -124,7 +114,7 @@ def _follow_simulator(simulator_url: str) -> None:
         decrypt_credential(bytes(backend.credential_encrypted), simulator_url)
     except CredentialError:  # another address, or other keys of the installation
         backend.base_url = simulator_url
-        backend.credential_encrypted = encrypt_credential("simulator-needs-no-secret", simulator_url)
+        backend.credential_encrypted = encrypt_credential(_CREDENTIAL, simulator_url)
         backend.save(update_fields=["base_url", "credential_encrypted"])
 
 
@@ -150,28 +140,14 @@ def _current_digest() -> bytes:
     return peppers.digest(demo_key(), peppers.current)
 
 
-def _load_team() -> Team:
-    department = Department.objects.create(slug=DEPARTMENT, name="Demo department", cost_centre="4711")
-    team = Team.objects.create(department=department, slug=TEAM, name="Demo team")
-    application = Application.objects.create(team=team, slug=APPLICATION, name="Demo application")
-    Grant.objects.create(team=team, model=CatalogueModel.objects.get(name=MODEL))
-    create_key(team, "Demo key", actor=ACTOR, application=application, never_expires=True, secret=demo_key())
-    return team
-
-
-def _load_people(team: Team) -> None:
+def _open_administration() -> None:
     for person in PEOPLE:
-        user = User.objects.create_user(person.username, password=demo_password(person))
-        user.is_staff = person.may_use_admin
-        user.is_superuser = person.role is Role.PLATFORM_ADMIN
-        user.save()
-        scopes: dict[Role, dict[str, Any]] = {
-            Role.DEPARTMENT_MANAGER: {"department": team.department},
-            Role.TEAM_OWNER: {"team": team},
-            Role.TEAM_MEMBER: {"team": team},
-        }
-        Member.objects.create(user=user, role=person.role, **scopes.get(person.role, {}))
-        if person.may_use_admin and not user.is_superuser:
+        if not person.may_use_admin:
+            continue
+        user = User.objects.get(username=person.username)
+        user.is_staff, user.is_superuser = True, person.role is Role.PLATFORM_ADMIN
+        user.save(update_fields=["is_staff", "is_superuser"])
+        if not user.is_superuser:
             user.groups.add(read_only_group(person.role))
 
 

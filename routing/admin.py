@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from audit.admin_trail import AuditedAdmin
 from billing.models import PriceEntry
 from routing.credentials import CredentialError, decrypt_credential, encrypt_credential
-from routing.models import Backend, CatalogueModel, Grant, Route
+from routing.models import Backend, CatalogueModel, Grant, ModelAlias, Route
 
 if TYPE_CHECKING:
     TabularInline = admin.TabularInline[Any, Any]
@@ -29,6 +29,13 @@ class RouteInline(TabularInline):
     autocomplete_fields = ["backend"]
 
 
+class AliasInline(TabularInline):
+    """Other names of the model."""
+
+    model = ModelAlias
+    extra = 0
+
+
 @admin.register(CatalogueModel)
 class CatalogueModelAdmin(AuditedAdmin):
     """The catalogue."""
@@ -36,7 +43,7 @@ class CatalogueModelAdmin(AuditedAdmin):
     list_display = ["name", "description", "max_output_tokens", "is_active"]
     list_filter = ["is_active"]
     search_fields = ["name", "description"]
-    inlines = [RouteInline]
+    inlines = [AliasInline, RouteInline]
 
 
 @admin.register(Grant)
@@ -167,6 +174,7 @@ class BackendAdmin(AuditedAdmin):
         return [
             (None, {"fields": ["name", "provider", "base_url", "upstream_model", "is_active"]}),
             ("Credential", {"fields": ["credential_state", *secrets, "credential_reference"]}),
+            ("Price by the list", {"fields": ["list_price_provider", "list_price_model"]}),
             (
                 "Time limits in seconds",
                 {

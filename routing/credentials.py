@@ -11,6 +11,7 @@ from django.conf import settings
 
 # What a reference may name: other variables and files hold secrets that are no backend's business.
 _ENVIRONMENT_PREFIX = "GATEWAY_CREDENTIAL_"
+_OPENS_WITH_NONE = "The stored credential opens with none of GATEWAY_FIELD_KEYS."
 _ENVIRONMENT = re.compile(rf"\Aenv:{_ENVIRONMENT_PREFIX}[A-Za-z0-9_]+\Z")
 
 
@@ -46,10 +47,27 @@ def decrypt_credential(encrypted: bytes, base_url: str) -> str:
     try:
         payload = json.loads(_fernet().decrypt(encrypted))
     except InvalidToken:
-        raise CredentialError("The stored credential opens with none of GATEWAY_FIELD_KEYS.") from None
+        raise CredentialError(_OPENS_WITH_NONE) from None
     if payload["host"] != _host(base_url):
         raise CredentialError("The stored credential belongs to another host; enter it again.")
     return str(payload["secret"])
+
+
+def needs_rotation(encrypted: bytes) -> bool:
+    """Whether `encrypted` was made with another key than the first of GATEWAY_FIELD_KEYS."""
+    try:
+        _field_keys()[0].decrypt(encrypted)
+    except InvalidToken:
+        return True
+    return False
+
+
+def rotate_credential(encrypted: bytes) -> bytes:
+    """The same credential under the first of GATEWAY_FIELD_KEYS. Raises CredentialError when none opens it."""
+    try:
+        return _fernet().rotate(encrypted)
+    except InvalidToken:
+        raise CredentialError(_OPENS_WITH_NONE) from None
 
 
 def resolve_credential(reference: str, encrypted: bytes | None, base_url: str) -> str | None:
@@ -74,7 +92,14 @@ def _host(base_url: str) -> str:
 
 
 def _fernet() -> MultiFernet:
+    return MultiFernet(_field_keys())
+
+
+def _field_keys() -> list[Fernet]:
     try:
-        return MultiFernet([Fernet(key) for key in settings.GATEWAY_FIELD_KEYS])
+        keys = [Fernet(key) for key in settings.GATEWAY_FIELD_KEYS]
     except ValueError:
-        raise CredentialError("GATEWAY_FIELD_KEYS holds no usable key.") from None
+        keys = []
+    if not keys:
+        raise CredentialError("GATEWAY_FIELD_KEYS holds no usable key.")
+    return keys

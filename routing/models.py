@@ -5,13 +5,14 @@ from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import Q
 
+from billing.queries import is_listed
 from routing.addresses import ForbiddenAddress, check_base_url
 from routing.credentials import CredentialError, check_reference
 from teams.key_rules import validate_model_name
 
 
 class CatalogueModel(models.Model):
-    """A name in the approved catalogue: what applications ask for."""
+    """A name in the approved catalogue: what applications ask for. No other model has it as name or alias."""
 
     name = models.CharField(max_length=128, unique=True, validators=[validate_model_name])
     description = models.CharField(max_length=500, blank=True)
@@ -43,6 +44,36 @@ class CatalogueModel(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def clean(self) -> None:
+        """The name must be nobody's alias (a trigger checks it too)."""
+        if ModelAlias.objects.filter(name=self.name).exists():
+            raise ValidationError({"name": f"{self.name} is an alias already."})
+
+
+class ModelAlias(models.Model):
+    """Another name of a model, for callers that ask by it. A trigger keeps aliases and models apart."""
+
+    name = models.CharField(max_length=128, unique=True, validators=[validate_model_name])
+    model = models.ForeignKey(CatalogueModel, on_delete=models.CASCADE, related_name="aliases")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["name"]
+        verbose_name_plural = "model aliases"
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(name__regex=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$"), name="modelalias_name_form"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} for {self.model}"
+
+    def clean(self) -> None:
+        """The name must be no model's (a trigger checks it too)."""
+        if CatalogueModel.objects.filter(name=self.name).exists():
+            raise ValidationError({"name": f"{self.name} is a model already."})
 
 
 class Grant(models.Model):
@@ -91,12 +122,32 @@ class Backend(models.Model):
     first_byte_timeout_s = _seconds(120, "From sending a streamed request to its first byte.")
     idle_timeout_s = _seconds(60, "Between two pieces of a stream.")
     total_timeout_s = _seconds(600, "For a whole call, plain or streamed.")
+    list_price_provider = models.CharField(
+        max_length=64,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="A provider of the list prices, such as openai: its price holds while the backend has no own. "
+        "Empty: own prices only.",
+    )
+    list_price_model = models.CharField(
+        max_length=128,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Its name in the list prices. Empty: as the upstream model.",
+    )
     is_active = models.BooleanField(default=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
         ordering = ["name"]
         constraints = [
+            models.CheckConstraint(
+                condition=~Q(list_price_provider="") | Q(list_price_model=""),
+                name="backend_list_price_has_provider",
+                violation_error_message="A model of the list prices needs its provider.",
+            ),
             models.CheckConstraint(
                 condition=Q(credential_reference="") | Q(credential_encrypted=None),
                 name="backend_one_credential",
@@ -118,8 +169,13 @@ class Backend(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def listed_model(self) -> str:
+        """Its model's name in the list prices."""
+        return self.list_price_model or self.upstream_model
+
     def clean(self) -> None:
-        """Check what the administrator typed: the address and the form of the reference."""
+        """Check what the administrator typed: the address, the form of the reference, the place in the list."""
         errors: dict[str, str] = {}
         try:
             check_base_url(self.base_url)
@@ -131,6 +187,10 @@ class Backend(models.Model):
             errors["credential_reference"] = str(error)
         if self.credential_reference and self.credential_encrypted:
             errors["credential_reference"] = "Give a reference or a stored credential, not both."
+        if self.list_price_provider and not is_listed(self.list_price_provider, self.listed_model):
+            errors["list_price_provider"] = (
+                f"The list has no price of {self.list_price_provider}/{self.listed_model}."
+            )
         if errors:
             raise ValidationError(errors)
 

@@ -44,7 +44,7 @@ async def list_models(gateway: Gateway, call: Call, trace: Trace) -> Reply:
     snapshot = gateway.configuration.snapshot
     caller = await authenticate(gateway, call, trace)
     granted = (model for model in snapshot.models.values() if caller.team_id in model.granted_teams)
-    return Reply(body=render_models(model for model in granted if caller.may_use(model.name)))
+    return Reply(body=render_models(model for model in granted if caller.may_use(model.catalogue_name)))
 
 
 async def show_model(gateway: Gateway, call: Call, trace: Trace) -> Reply:

@@ -2,16 +2,16 @@
 
 import logging
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from django.db import connection, transaction
 
-from billing.models import PriceEntry
-from billing.money import Price, nanousd_per_million
+from billing.models import ListPrice, PriceEntry
+from billing.money import Price, nanousd_per_million, price_at
 from routing.addresses import ForbiddenAddress, check_base_url
 from routing.credentials import CredentialError, resolve_credential
-from routing.models import Backend, CatalogueModel, Grant, Route
+from routing.models import Backend, CatalogueModel, Grant, ModelAlias, Route
 from teams.models import ConfigurationVersion
 
 logger = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A backend as a call needs it. `prices` rise by their start."""
+    """A backend as a call needs it. `prices` are its own, `list_prices` its provider's; both rise by their start."""
 
     backend_id: int
     name: str
@@ -32,11 +32,19 @@ class Target:
     idle_timeout_s: float
     total_timeout_s: float
     prices: tuple[Price, ...]
+    list_prices: tuple[Price, ...] = ()
+
+    def price_at(self, moment: datetime) -> Price | None:
+        """The price in force at `moment`: its own, else the list's, else None."""
+        return price_at(self.prices, moment) or price_at(self.list_prices, moment)
 
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model of the catalogue with its backends in the order they are tried, and who may use it."""
+    """A model of the catalogue with its backends in the order they are tried, and who may use it.
+
+    An alias is served like a model of its own; `alias_of` is the model's name then.
+    """
 
     model_id: int
     name: str
@@ -44,6 +52,12 @@ class ServedModel:
     max_output_tokens: int | None
     targets: tuple[Target, ...]
     granted_teams: frozenset[int]
+    alias_of: str = ""
+
+    @property
+    def catalogue_name(self) -> str:
+        """The name in the catalogue, also of an alias."""
+        return self.alias_of or self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +70,7 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything a worker needs to route, at one version."""
+    """Everything a worker needs to route, at one version: models by name and by alias."""
 
     version: int
     models: dict[str, ServedModel]
@@ -95,6 +109,9 @@ def load_snapshot() -> Snapshot:
             )
             for model in CatalogueModel.objects.filter(is_active=True)
         }
+        for alias, name in ModelAlias.objects.order_by().values_list("name", "model__name"):
+            if name in models:
+                models[alias] = replace(models[name], name=alias, alias_of=name)
     return Snapshot(version, models, tuple(left_out))
 
 
@@ -102,17 +119,33 @@ def _load_targets() -> tuple[dict[int, Target], list[LeftOut]]:
     prices: dict[int, list[Price]] = defaultdict(list)
     for entry in PriceEntry.objects.order_by("effective_from"):
         prices[entry.backend_id].append(_price(entry))
+    backends = list(Backend.objects.filter(is_active=True))
+    listed = _load_list_prices(backends)
     targets, left_out = {}, []
-    for backend in Backend.objects.filter(is_active=True):
+    for backend in backends:
         try:
-            targets[backend.pk] = _target(backend, tuple(prices[backend.pk]))
+            list_prices = tuple(listed[backend.list_price_provider, backend.listed_model])
+            targets[backend.pk] = _target(backend, tuple(prices[backend.pk]), list_prices)
         except (CredentialError, ForbiddenAddress) as error:
             left_out.append(LeftOut(backend.name, str(error)))
             logger.error("A backend is left out: %s", error, extra={"backend": backend.name})
     return targets, left_out
 
 
-def _target(backend: Backend, prices: tuple[Price, ...]) -> Target:
+def _load_list_prices(backends: list[Backend]) -> dict[tuple[str, str], list[Price]]:
+    """By provider and model, those that `backends` name."""
+    named = {(backend.list_price_provider, backend.listed_model) for backend in backends}
+    listed: dict[tuple[str, str], list[Price]] = defaultdict(list)
+    known = ListPrice.objects.filter(
+        provider__in={provider for provider, _ in named},
+        model__in={model for _, model in named},
+    )
+    for entry in known.order_by("effective_from"):
+        listed[entry.provider, entry.model].append(_price(entry))
+    return listed
+
+
+def _target(backend: Backend, prices: tuple[Price, ...], list_prices: tuple[Price, ...]) -> Target:
     check_base_url(backend.base_url)
     encrypted = None if backend.credential_encrypted is None else bytes(backend.credential_encrypted)
     return Target(
@@ -127,10 +160,11 @@ def _target(backend: Backend, prices: tuple[Price, ...]) -> Target:
         idle_timeout_s=backend.idle_timeout_s,
         total_timeout_s=backend.total_timeout_s,
         prices=prices,
+        list_prices=list_prices,
     )
 
 
-def _price(entry: PriceEntry) -> Price:
+def _price(entry: PriceEntry | ListPrice) -> Price:
     whole = nanousd_per_million(entry.input_usd_per_million)
     cached, written = entry.cached_input_usd_per_million, entry.cache_write_usd_per_million
     return Price(
@@ -140,4 +174,5 @@ def _price(entry: PriceEntry) -> Price:
         cached_input=whole if cached is None else nanousd_per_million(cached),
         cache_write=whole if written is None else nanousd_per_million(written),
         output=nanousd_per_million(entry.output_usd_per_million),
+        is_list=isinstance(entry, ListPrice),
     )

@@ -1,7 +1,6 @@
 """The small stages of the pipeline: each takes and returns plain values, and says how it fails."""
 
 from billing.ledger import clean_text
-from billing.money import price_at
 from billing.spool import SpoolFull
 from billing.tokens import count_tokens
 from billing.usage import MOST_TOKENS, Usage
@@ -37,14 +36,17 @@ def reserve_record(gateway: Gateway) -> None:
 
 
 def find_granted_model(snapshot: Snapshot, caller: KeyHolder, name: str, trace: Trace) -> ServedModel:
-    """The model a team asks for. Refuses with 404 when unknown, 403 when the team or the key may not use it."""
+    """The model a team asks for, by its name or an alias. Refuses with 404 when unknown, 403 when the team or the
+    key may not use it."""
     trace.model = clean_text(name, 128)
     model = snapshot.models.get(name)
     if model is None:
         raise model_unknown(trace.model)
+    if model.alias_of:
+        trace.model, trace.model_alias = model.alias_of, name
     if caller.team_id not in model.granted_teams:
         raise model_not_granted(name)
-    if not caller.may_use(name):
+    if not caller.may_use(model.catalogue_name):
         raise key_model(name)
     return model
 
@@ -57,7 +59,7 @@ def check_model_bounds(model: ServedModel, request: Request) -> None:
 def choose_backend(model: ServedModel, trace: Trace) -> Target:
     """The first backend in the route's order that has a price in force. Refuses with 503 when there is none."""
     for target in model.targets:
-        if (price := price_at(target.prices, trace.admitted_at)) is not None:
+        if (price := target.price_at(trace.admitted_at)) is not None:
             trace.target, trace.price = target, price
             return target
     raise model_unpriced(model.name) if model.targets else model_unavailable(model.name)

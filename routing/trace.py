@@ -35,6 +35,7 @@ class Trace:
     end_user: str = ""
     client_request_id: str = ""
     model: str = ""
+    model_alias: str | None = None
     target: Target | None = None
     price: Price | None = None
     attempts: int = 0
@@ -86,6 +87,7 @@ class Trace:
         """The ledger row of this request as it stands."""
         caller, target, usage, cost = self.caller, self.target, self.usage, self.cost
         owner = caller.owner if caller else None
+        price = self.price
         now = time.monotonic()
         return LedgerEntry(
             request_id=self.request_id,
@@ -107,9 +109,11 @@ class Trace:
             end_user=self.end_user,
             client_request_id=self.client_request_id,
             model=self.model,
+            model_alias=self.model_alias,
             backend_id=target.backend_id if target else None,
             backend=target.name if target else "",
-            price_entry_id=self.price.entry_id if self.price else None,
+            price_entry_id=price.entry_id if price and not price.is_list else None,
+            list_price_id=price.entry_id if price and price.is_list else None,
             input_tokens=usage.input_tokens,
             cached_input_tokens=usage.cached_input_tokens,
             cache_write_tokens=usage.cache_write_tokens,

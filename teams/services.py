@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from audit.services import record_event
 from teams.announcements import announce_key_change
+from teams.key_digests import StoredDigest, is_of_this_installation
 from teams.keys import Peppers, generate_key, hint_of, is_well_formed
 from teams.models import ApiKey, Application, KeyState, Team
 
@@ -62,6 +63,45 @@ def create_key(
         expires_at=None if never_expires else expires_at or timezone.now() + DEFAULT_KEY_LIFE,
     )
     return _store_new(key, secret or generate_key(), actor)
+
+
+@transaction.atomic
+def adopt_key(
+    team: Team,
+    name: str,
+    *,
+    actor: str,
+    digest: StoredDigest,
+    hint: str,
+    application: Application | None = None,
+    expires_at: datetime | None = None,
+    never_expires: bool = False,
+    scopes: Iterable[str] = (),
+    allowed_models: Iterable[str] = (),
+    ip_ranges: Iterable[str] = (),
+) -> ApiKey:
+    """Make a key whose secret is not known here, by the digest under a pepper of this installation.
+
+    The rest is as for `create_key`. Raises ValidationError.
+    """
+    if not is_of_this_installation(digest):
+        raise ValidationError({"digest": "It was made with a pepper that is not in GATEWAY_KEY_PEPPERS."})
+    _refuse_past(expires_at)
+    key = ApiKey(
+        team=team,
+        application=application,
+        name=name,
+        digest=digest.digest,
+        pepper_version=digest.version,
+        hint=hint,
+        scopes=list(scopes),
+        allowed_models=list(allowed_models),
+        ip_ranges=list(ip_ranges),
+        created_by=actor,
+        expires_at=None if never_expires else expires_at or timezone.now() + DEFAULT_KEY_LIFE,
+    )
+    _save_new(key, actor)
+    return key
 
 
 @transaction.atomic
@@ -159,6 +199,11 @@ def _store_new(key: ApiKey, secret: str, actor: str) -> CreatedKey:
         raise _secret_in_use()
     key.digest, key.pepper_version = peppers.digest(secret, peppers.current), peppers.current
     key.hint = hint_of(secret)
+    _save_new(key, actor)
+    return CreatedKey(key, secret)
+
+
+def _save_new(key: ApiKey, actor: str) -> None:
     key.full_clean(exclude=["digest"])
     try:
         with transaction.atomic():
@@ -171,7 +216,6 @@ def _store_new(key: ApiKey, secret: str, actor: str) -> CreatedKey:
     if key.replaces is not None:
         facts["replaces"] = str(key.replaces)
     _record(actor, "key.create", key, after=facts)
-    return CreatedKey(key, secret)
 
 
 def _record(actor: str, action: str, key: ApiKey, **facts: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from gateway_site.embedded import APP_ROLE, OWNER_ROLE, EmbeddedPostgres, Embedd
 from gateway_site.home import new_secrets
 from tests.crawl import crawl
 from tests.log_lines import unreadable_logs
-from tests.processes import Processes, Product, Simulator, free_ports
+from tests.processes import Processes, Product, Simulator, free_ports, manage
 
 # Ports that test backends may listen on: the servers under test allow them from their start.
 BACKEND_PORTS = free_ports(12)
@@ -118,6 +118,20 @@ def product(processes: Processes) -> Iterator[Product]:
     product = processes.start_product()
     yield product
     crawl(product, _services.home / "pages")
+
+
+@pytest.fixture(scope="session")
+def make_database() -> Callable[[str], dict[str, str]]:
+    """Makes an empty, migrated database; returns what puts a process on it."""
+
+    def make(name: str) -> dict[str, str]:
+        _services.postgres.create_database(name)
+        urls = (_services.postgres.url(role, name) for role in (APP_ROLE, OWNER_ROLE))
+        environment = dict(zip(("DATABASE_URL", "DATABASE_OWNER_URL"), urls, strict=True))
+        manage(["migrate", "--verbosity", "0"], environment)
+        return environment
+
+    return make
 
 
 @pytest.fixture

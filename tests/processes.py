@@ -37,6 +37,21 @@ def wait_for(check: Callable[[], Any], what: str, timeout_s: float = PATIENCE_S)
     return result
 
 
+def manage(arguments: list[str], environment: Mapping[str, str], *, code: int = 0) -> str:
+    """What `manage.py` with `arguments` wrote, to both streams; it must end with `code`."""
+    done = subprocess.run(
+        [sys.executable, str(BASE_DIR / "manage.py"), *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    output = done.stdout + done.stderr
+    assert done.returncode == code, output
+    return output
+
+
 def answers(url: str) -> bool:
     """Whether a GET is answered with 200."""
     try:

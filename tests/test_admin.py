@@ -6,6 +6,7 @@ In this process with Django's client, so that a failure can be put between a cha
 import json
 from collections.abc import Callable
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
@@ -25,17 +26,17 @@ from audit.admin_trail import MOST_ROWS, SECRET_FIELDS, AuditedAdmin, ReadOnlyAd
 from audit.models import AdminEvent
 from audit.services import record_event
 from billing.ids import smallest_id_at, uuid7
-from billing.models import PriceEntry, QuarantinedFrame, Spool, UsageRecord
+from billing.models import ListPrice, PriceEntry, QuarantinedFrame, Spool, UsageRecord
 from billing.money import format_nanousd
 from routing.credentials import CredentialError, decrypt_credential
-from routing.models import Backend, CatalogueModel, Grant, Route
+from routing.models import Backend, CatalogueModel, Grant, ModelAlias, Route
 from teams.models import ApiKey, Application, Department, Member, Role, Team
 from teams.services import create_key
 from tests.factories import BACKEND_SECRET, make_backend, make_caller, make_model, make_team, unique
 from tests.people import Account, make_admin, make_reader, make_team_member
 
 ADDRESS = "https://provider.example/v1"
-READ_ONLY = [UsageRecord, Spool, QuarantinedFrame, AdminEvent]
+READ_ONLY = [ListPrice, UsageRecord, Spool, QuarantinedFrame, AdminEvent]
 OURS = [Department, Team, Application, Member, ApiKey, CatalogueModel, Grant, Backend, Route, PriceEntry]
 HOSTILE = "<script>alert('x')</script>"
 
@@ -112,6 +113,7 @@ def rows() -> dict[type[models.Model], models.Model]:
         CatalogueModel.objects.get(name=caller.model),
         Route.objects.get(backend=caller.backend),
         PriceEntry.objects.get(backend=caller.backend),
+        make_list_price(),
         make_record(team=caller.team, key=key),
         Spool.objects.create(id=uuid4(), host="a-host"),
         frame,
@@ -120,6 +122,17 @@ def rows() -> dict[type[models.Model], models.Model]:
         Group.objects.create(name=unique("group")),
     ]
     return {type(row): row for row in found}
+
+
+def make_list_price() -> ListPrice:
+    return ListPrice.objects.create(
+        provider=unique("provider"),
+        model=HOSTILE[:128],
+        mode="chat",
+        effective_from=timezone.now(),
+        input_usd_per_million=Decimal(1),
+        output_usd_per_million=Decimal(1),
+    )
 
 
 def make_record(team: Team | None = None, key: ApiKey | None = None, **fields: Any) -> UsageRecord:
@@ -284,6 +297,10 @@ def test_inline_rows_have_events_of_their_own(desk: Desk) -> None:
     form: dict[str, Any] = {
         "name": model.name,
         "is_active": "on",
+        "aliases-TOTAL_FORMS": 1,
+        "aliases-INITIAL_FORMS": 0,
+        "aliases-0-name": (alias := unique("alias")),
+        "aliases-0-model": model.pk,
         "routes-TOTAL_FORMS": 2,
         "routes-INITIAL_FORMS": 1,
         "routes-0-id": route.pk,
@@ -300,7 +317,9 @@ def test_inline_rows_have_events_of_their_own(desk: Desk) -> None:
         ({"priority": 1}, {"priority": 5})
     ]
     assert [event.after["backend"] for event in desk.events(added)] == [second.name]
+    assert len(desk.events(ModelAlias.objects.get(name=alias, model=model))) == 1
     assert desk.events(model) == []
+    form |= {"aliases-TOTAL_FORMS": 0}
     form |= {"routes-INITIAL_FORMS": 2, "routes-0-DELETE": "on", "routes-1-id": added.pk}
     assert desk.change(model, **form).status_code == 302
     assert desk.events(route)[-1].action == "route.delete"

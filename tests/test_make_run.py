@@ -46,6 +46,8 @@ if command == "migrate":
         connection.execute("CREATE TABLE IF NOT EXISTS migrated (id int)")
     redis.Redis.from_url(os.environ["REDIS_URL"]).ping()
     sys.exit(int(os.environ.get("MIGRATE_EXIT", "0")))
+elif command == "load_prices":
+    sys.exit(0)
 elif command == "load_demo":
     demo = {"base_url": options["--base-url"] + "/v1", "api_key": "demo-key", "model": "demo"}
     demo["password"] = "hush"

@@ -16,7 +16,7 @@ NOW = datetime(2026, 11, 1, tzinfo=UTC)
 
 
 def price(start: datetime = NOW, **kinds: int) -> Price:
-    every = {"input": 0, "cached_input": 0, "cache_write": 0, "output": 0, **kinds}
+    every: Any = {"input": 0, "cached_input": 0, "cache_write": 0, "output": 0, **kinds}
     return Price(entry_id=1, effective_from=start, **every)
 
 

@@ -1,0 +1,56 @@
+"""Departments, teams and applications."""
+
+from gateway_site.configuration_file.forms import Flag, Reference, Text
+from gateway_site.configuration_file.kinds.base import RowKind
+from gateway_site.configuration_file.schema import Field
+from teams.models import Application, Department, Team
+
+
+class Departments(RowKind):
+    """Cost centres."""
+
+    section = "departments"
+    noun = "department"
+    model = Department
+    identity = ("slug",)
+    fields = (
+        Field("slug", Text(), "Its short name."),
+        Field("name", Text(), "Its name for people.", is_needed=True),
+        Field("cost_centre", Text(), "The number finance books to."),
+        Field("time_zone", Text(), "Of its budget windows, such as `Europe/Berlin`. A new one has `UTC`."),
+    )
+
+
+class Teams(RowKind):
+    """Teams of departments."""
+
+    section = "teams"
+    noun = "team"
+    model = Team
+    identity = ("slug",)
+    paths = {"department": "department__slug"}
+    fields = (
+        Field("slug", Text(), "Its short name."),
+        Field("department", Reference("departments"), "Whose team it is.", is_needed=True),
+        Field("name", Text(), "Its name for people.", is_needed=True),
+        Field("is_active", Flag(), "`false`: its keys are refused."),
+    )
+
+
+class Applications(RowKind):
+    """Applications of teams."""
+
+    section = "applications"
+    noun = "application"
+    model = Application
+    identity = ("team", "slug")
+    paths = {"team": "team__slug"}
+    fields = (
+        Field("team", Reference("teams"), "Whose application it is; it stays with that team."),
+        Field("slug", Text(), "Its short name within the team."),
+        Field("name", Text(), "Its name for people.", is_needed=True),
+    )
+
+    def known_names(self) -> set[str]:
+        """None: applications are named within their team."""
+        return set()
