@@ -10,9 +10,8 @@ from decimal import Decimal
 from typing import Any
 
 from django.conf import settings
-from django.contrib.auth.models import Group, Permission, User
+from django.contrib.auth.models import User
 from django.db import transaction
-from django.db.models import Q
 
 from billing.models import PriceEntry
 from routing.credentials import CredentialError, decrypt_credential, encrypt_credential
@@ -33,18 +32,17 @@ BACKEND = "simulator"
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A demo user: the label in demo.json, the role, and where it holds."""
+    """A demo user: the label in demo.json, and the role."""
 
     label: str
     username: str
     role: Role
-    may_use_admin: bool = False
 
 
 PEOPLE = (
-    Person("admin", "demo-admin", Role.PLATFORM_ADMIN, may_use_admin=True),
-    Person("auditor", "demo-auditor", Role.SECURITY_AUDITOR, may_use_admin=True),
-    Person("finance", "demo-finance", Role.FINANCE, may_use_admin=True),
+    Person("admin", "demo-admin", Role.PLATFORM_ADMIN),
+    Person("auditor", "demo-auditor", Role.SECURITY_AUDITOR),
+    Person("finance", "demo-finance", Role.FINANCE),
     Person("department_manager", "demo-manager", Role.DEPARTMENT_MANAGER),
     Person("team_owner", "demo-owner", Role.TEAM_OWNER),
     Person("member", "demo-member", Role.TEAM_MEMBER),
@@ -162,23 +160,9 @@ def _load_team() -> Team:
 def _load_people(team: Team) -> None:
     for person in PEOPLE:
         user = User.objects.create_user(person.username, password=demo_password(person))
-        user.is_staff = person.may_use_admin
-        user.is_superuser = person.role is Role.PLATFORM_ADMIN
-        user.save()
         scopes: dict[Role, dict[str, Any]] = {
             Role.DEPARTMENT_MANAGER: {"department": team.department},
             Role.TEAM_OWNER: {"team": team},
             Role.TEAM_MEMBER: {"team": team},
         }
         Member.objects.create(user=user, role=person.role, **scopes.get(person.role, {}))
-        if person.may_use_admin and not user.is_superuser:
-            user.groups.add(read_only_group(person.role))
-
-
-def read_only_group(role: Role) -> Group:
-    """Auditors may look at everything, finance at teams and money; neither may change anything."""
-    apps = {"audit", "teams", "billing", "routing"} if role is Role.SECURITY_AUDITOR else {"teams", "billing"}
-    group, _ = Group.objects.get_or_create(name=str(role.label))
-    is_view = Q(codename__startswith="view_", content_type__app_label__in=apps)
-    group.permissions.set(Permission.objects.filter(is_view))
-    return group

@@ -1,6 +1,7 @@
 """Typed readers of the environment that fail loudly: a wrong or missing setting stops the start."""
 
 import os
+import re
 from pathlib import Path
 
 from django.core.exceptions import ImproperlyConfigured
@@ -50,3 +51,13 @@ def flag(name: str, *, default: bool) -> bool:
 def items(name: str, default: str = "") -> tuple[str, ...]:
     """A comma-separated list; empty items are dropped."""
     return tuple(item.strip() for item in text(name, default).split(",") if item.strip())
+
+
+def rate(name: str, default: str) -> tuple[int, int]:
+    """So many in a time, such as `10/10m`: the number, and the time in seconds (s, m, h or d)."""
+    raw = text(name, default)
+    found = re.fullmatch(r"([1-9][0-9]{0,8})/([1-9][0-9]{0,4})?([smhd])", raw)
+    if found is None:
+        raise ImproperlyConfigured(f"{name} must be a number and a time, such as 10/10m, not {raw!r}.")
+    count, units, unit = found.groups()
+    return int(count), int(units or 1) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[unit]

@@ -6,6 +6,8 @@ Every variable is listed with its meaning in docs/reference/settings.md.
 from pathlib import Path
 
 import dj_database_url
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from gateway_site import env
 
@@ -24,7 +26,7 @@ SECURE_HSTS_SECONDS = 31_536_000 if GATEWAY_HTTPS else 0
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 SESSION_COOKIE_SAMESITE = "Lax"
-SESSION_COOKIE_AGE = 12 * 3600
+SESSION_COOKIE_AGE = env.integer("GATEWAY_SESSION_HOURS", 12, least=1) * 3600
 
 # Versioned peppers of API key digests, "1:<hex>,2:<hex>"; new keys use the highest version.
 GATEWAY_KEY_PEPPERS = env.text("GATEWAY_KEY_PEPPERS")
@@ -33,7 +35,7 @@ GATEWAY_FIELD_KEYS = env.items("GATEWAY_FIELD_KEYS")
 
 # --- Applications, in the order of imports (ARCHITECTURE.md) --------------------------------------------
 INSTALLED_APPS = [
-    "django.contrib.admin",
+    "gateway_site.apps.GatewayAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -44,7 +46,7 @@ INSTALLED_APPS = [
     "teams",
     "billing",
     "routing",
-    "gateway_site",
+    "gateway_site.apps.GatewaySiteConfig",
 ]
 
 MIDDLEWARE = [
@@ -99,6 +101,14 @@ CELERY_BROKER_URL = (
     if REDIS_URL.startswith("unix://")
     else REDIS_URL
 )
+CACHES = {
+    "default": {
+        "BACKEND": "gateway_site.cache.CounterCache",
+        "LOCATION": REDIS_URL,
+        "KEY_PREFIX": "portal",
+        "OPTIONS": {"socket_timeout": 1.0, "socket_connect_timeout": 1.0, "retry": Retry(NoBackoff(), 1)},
+    }
+}
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
@@ -124,6 +134,11 @@ GATEWAY_PRIVATE_BACKENDS = frozenset(env.items("GATEWAY_PRIVATE_BACKENDS"))
 GATEWAY_CREDENTIALS_DIR = Path(env.text("GATEWAY_CREDENTIALS_DIR", "/run/secrets"))
 
 # --- People ---------------------------------------------------------------------------------------------
+AUTHENTICATION_BACKENDS = ["teams.auth_backends.RoleBackend"]
+# How many passwords may be tried in a time, right ones included: for one user name, and from one address.
+GATEWAY_SIGN_IN_PER_NAME = env.rate("GATEWAY_SIGN_IN_PER_NAME", "10/10m")
+GATEWAY_SIGN_IN_PER_ADDRESS = env.rate("GATEWAY_SIGN_IN_PER_ADDRESS", "300/10m")
+RATELIMIT_IP_META_KEY = "gateway_site.sign_in_limit.address_of"
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},

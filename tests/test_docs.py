@@ -48,7 +48,7 @@ def _text(expression: ast.expr) -> str:
 def _settings() -> set[str]:
     """The environment variables named in calls of settings.py, home.py and run.py."""
     modules = ("gateway_site/settings.py", "gateway_site/home.py", "gateway_site/run.py")
-    readers = {"text", "integer", "flag", "items", "get", "read_port", "is_set"}
+    readers = {"text", "integer", "flag", "items", "rate", "get", "read_port", "is_set"}
     calls = [call for module in modules for call in _calls(module)]
     first = {_text(arguments[0]) for name, arguments in calls if name in readers and arguments}
     return {name for name in first if re.fullmatch(r"[A-Z][A-Z0-9_]+", name)}

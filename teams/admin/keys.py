@@ -1,70 +1,22 @@
-"""Administration pages of departments, teams, applications, members and API keys."""
+"""Administration pages of API keys."""
 
 from datetime import datetime
 from typing import Any
 
 from django import forms
-from django.contrib import admin, messages
-from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib import admin
 from django.contrib.admin.widgets import AdminSplitDateTime
-from django.core.exceptions import PermissionDenied, ValidationError
-from django.db import transaction
+from django.core.exceptions import ValidationError
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, path, reverse
 from django.utils import timezone
-from django.utils.http import urlencode
 
-from audit.admin_trail import AuditedAdmin, actor_of
-from teams.models import ApiKey, Application, Department, Member, Team
+from audit.admin_trail import CappedPaginator, actor_of
+from teams.admin.confirmed import ConfirmingAdmin, Step
+from teams.models import ApiKey
+from teams.roles import Action
 from teams.services import DEFAULT_KEY_LIFE, create_key, revoke_key
-
-MOST_REVOKED = 100  # at once, so that the confirmation can list them
-
-
-@admin.register(Department)
-class DepartmentAdmin(AuditedAdmin):
-    """Cost centres."""
-
-    list_display = ["slug", "name", "cost_centre", "time_zone"]
-    search_fields = ["slug", "name", "cost_centre"]
-
-
-@admin.register(Team)
-class TeamAdmin(AuditedAdmin):
-    """Teams."""
-
-    list_display = ["slug", "name", "department", "is_active"]
-    list_filter = ["is_active"]
-    list_select_related = ["department"]
-    search_fields = ["slug", "name", "department__slug"]
-    autocomplete_fields = ["department"]
-
-
-@admin.register(Application)
-class ApplicationAdmin(AuditedAdmin):
-    """Applications of teams."""
-
-    list_display = ["slug", "name", "team"]
-    list_select_related = ["team"]
-    search_fields = ["slug", "name", "team__slug"]
-    autocomplete_fields = ["team"]
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Application | None = None) -> list[str]:
-        """An application stays with its team: its keys and its ledger rows are the team's."""
-        return ["team"] if obj else []
-
-
-@admin.register(Member)
-class MemberAdmin(AuditedAdmin):
-    """People's roles."""
-
-    list_display = ["user", "role", "department", "team"]
-    list_filter = ["role"]
-    list_select_related = ["user", "department", "team"]
-    search_fields = ["user__username", "department__slug", "team__slug"]
-    autocomplete_fields = ["user", "department", "team"]
 
 
 class KeyState(admin.SimpleListFilter):
@@ -121,7 +73,7 @@ class NewKeyForm(forms.ModelForm):  # type: ignore[type-arg]
 
 
 @admin.register(ApiKey)
-class ApiKeyAdmin(AuditedAdmin):
+class ApiKeyAdmin(ConfirmingAdmin):
     """Keys: made here, shown once, named, revoked; never changed otherwise and never deleted."""
 
     list_display = ["name", "hint", "team", "application", "state", "expires_at", "created_by"]
@@ -132,8 +84,22 @@ class ApiKeyAdmin(AuditedAdmin):
         "Part of a name, team or application, or a hint such as sk-gw_...AbC1. Never a whole key."
     )
     autocomplete_fields = ["team", "application"]
-    actions = ["revoke"]
-    change_form_template = "admin/teams/apikey/change.html"
+    paginator = CappedPaginator
+    steps = (
+        Step(
+            "revoke",
+            "Revoke",
+            "was revoked",
+            Action.KEY_REVOKE,
+            "Every gateway worker refuses it within a second. This cannot be undone.",
+            lambda: Q(revoked_at=None),
+            lambda key, actor, values: revoke_key(key, actor=actor),
+        ),
+    )
+
+    def describe(self, row: ApiKey) -> str:
+        """Whose it is."""
+        return str(row.application or row.team)
 
     @admin.display(description="State")
     def state(self, key: ApiKey) -> str:
@@ -219,45 +185,3 @@ class ApiKeyAdmin(AuditedAdmin):
         response = TemplateResponse(request, "admin/teams/apikey/created.html", context)
         response.headers["Cache-Control"] = "no-store"
         return response
-
-    @admin.action(description="Revoke selected API keys", permissions=["change"])
-    def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> HttpResponse | None:
-        """Ask on a page of its own."""
-        ids = list(queryset.values_list("pk", flat=True)[: MOST_REVOKED + 1])
-        if len(ids) > MOST_REVOKED:
-            self.message_user(request, f"Select at most {MOST_REVOKED} keys.", messages.ERROR)
-            return None
-        return HttpResponseRedirect(
-            f"{reverse('admin:teams_apikey_revoke')}?{urlencode({'id': ids}, doseq=True)}"
-        )
-
-    def get_urls(self) -> list[URLPattern]:
-        """One page more: the confirmation of a revocation."""
-        view = self.admin_site.admin_view(self.revoke_view)
-        return [path("revoke/", view, name="teams_apikey_revoke"), *super().get_urls()]
-
-    def revoke_view(self, request: HttpRequest) -> HttpResponse:
-        """Ask whether to revoke the keys named by `id` (GET), and do it (POST)."""
-        if not self.has_change_permission(request):
-            raise PermissionDenied
-        ids = [
-            item
-            for item in (request.POST or request.GET).getlist("id")
-            if item.isdecimal() and len(item) < 19
-        ]
-        keys = self.get_queryset(request).filter(pk__in=ids[:MOST_REVOKED], revoked_at=None)
-        keys = keys.select_related("team", "application")
-        if request.method == "POST":
-            count = self._revoke_all(request, list(keys))
-            text = "1 API key was revoked." if count == 1 else f"{count} API keys were revoked."
-            self.message_user(request, text, messages.SUCCESS if count else messages.WARNING)
-            return HttpResponseRedirect(reverse("admin:teams_apikey_changelist"))
-        context = {**self.admin_site.each_context(request), "title": "Revoke API keys?", "opts": self.opts}
-        return TemplateResponse(request, "admin/teams/apikey/revoke.html", {**context, "keys": keys})
-
-    @transaction.atomic
-    def _revoke_all(self, request: HttpRequest, keys: list[ApiKey]) -> int:
-        revoked = [key for key in keys if revoke_key(key, actor=actor_of(request))]
-        if revoked:
-            LogEntry.objects.log_actions(request.user.pk, revoked, CHANGE, "Revoked.")  # type: ignore[arg-type]
-        return len(revoked)
