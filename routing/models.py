@@ -85,6 +85,11 @@ class Backend(models.Model):
     idle_timeout_s = _seconds(60, "Between two pieces of a stream.")
     total_timeout_s = _seconds(600, "For a whole call, plain or streamed.")
     is_active = models.BooleanField(default=True)
+    is_draining = models.BooleanField(
+        default=False,
+        db_default=False,  # for the previous release, which knows nothing of it
+        help_text="A draining backend gets no new calls; those under way end as usual.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from django.db import connection, transaction
+from django.db.models import QuerySet
 
 from billing.models import PriceEntry
 from billing.money import Price, nanousd_per_million
@@ -36,13 +37,17 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model of the catalogue with its backends in the order they are tried, and who may use it."""
+    """A model of the catalogue with its backends in the order they are tried, and who may use it.
+
+    `is_draining`: it has backends, and each that could serve gets no new calls.
+    """
 
     model_id: int
     name: str
     created_at: datetime
     targets: tuple[Target, ...]
     granted_teams: frozenset[int]
+    is_draining: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,7 @@ def load_snapshot() -> Snapshot:
         for model_id, team_id in Grant.objects.order_by().values_list("model_id", "team_id"):
             granted[model_id].add(team_id)
         routes: dict[int, list[Target]] = defaultdict(list)
+        draining = set(Route.objects.filter(backend__in=_draining()).values_list("model_id", flat=True))
         for model_id, backend_id in Route.objects.order_by("priority", "backend__name").values_list(
             "model_id", "backend_id"
         ):
@@ -77,11 +83,20 @@ def load_snapshot() -> Snapshot:
                 routes[model_id].append(targets[backend_id])
         models = {
             model.name: ServedModel(
-                model.pk, model.name, model.created_at, tuple(routes[model.pk]), frozenset(granted[model.pk])
+                model_id=model.pk,
+                name=model.name,
+                created_at=model.created_at,
+                targets=tuple(routes[model.pk]),
+                granted_teams=frozenset(granted[model.pk]),
+                is_draining=model.pk in draining and not routes[model.pk],
             )
             for model in CatalogueModel.objects.filter(is_active=True)
         }
     return Snapshot(version, models, tuple(faults))
+
+
+def _draining() -> "QuerySet[Backend]":
+    return Backend.objects.filter(is_active=True, is_draining=True)
 
 
 def _load_targets() -> tuple[dict[int, Target], list[str]]:
@@ -89,7 +104,7 @@ def _load_targets() -> tuple[dict[int, Target], list[str]]:
     for entry in PriceEntry.objects.order_by("effective_from"):
         prices[entry.backend_id].append(_price(entry))
     targets, faults = {}, []
-    for backend in Backend.objects.filter(is_active=True):
+    for backend in Backend.objects.filter(is_active=True, is_draining=False):
         try:
             targets[backend.pk] = _target(backend, tuple(prices[backend.pk]))
         except (CredentialError, ForbiddenAddress) as error:

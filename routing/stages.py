@@ -17,6 +17,7 @@ from teams.errors import (
     key_invalid,
     key_missing,
     ledger_unavailable,
+    model_draining,
     model_not_granted,
     model_unavailable,
     model_unknown,
@@ -82,6 +83,8 @@ def choose_backend(model: ServedModel, trace: Trace) -> Target:
         if (price := price_at(target.prices, trace.admitted_at)) is not None:
             trace.target, trace.price = target, price
             return target
+    if model.is_draining:
+        raise model_draining(model.name)
     raise model_unpriced(model.name) if model.targets else model_unavailable(model.name)
 
 
