@@ -8,6 +8,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 
+from teams.key_rules import parse_network
 from teams.keys import Peppers
 
 
@@ -42,6 +43,22 @@ def check_private_backends(app_configs: Any, **kwargs: Any) -> Sequence[CheckMes
     if wrong:
         return [Error(f"GATEWAY_PRIVATE_BACKENDS needs host:port, not {wrong[0]!r}.", id="gateway_site.E003")]
     return []
+
+
+@register
+def check_trusted_proxies(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
+    """gateway_site.E010, W010: a wrong entry trusts nobody or everybody, and IP ranges of keys rest on it."""
+    found: list[CheckMessage] = []
+    for entry in settings.GATEWAY_TRUSTED_PROXIES:
+        try:
+            network = parse_network(entry)
+        except ValueError as error:
+            found.append(Error(f"GATEWAY_TRUSTED_PROXIES: {error}", id="gateway_site.E010"))
+            continue
+        if network.prefixlen == 0:
+            message = f"GATEWAY_TRUSTED_PROXIES holds {network}: every caller can claim any address."
+            found.append(Warning(message, hint="Name the proxies' own networks.", id="gateway_site.W010"))
+    return found
 
 
 @register

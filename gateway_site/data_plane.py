@@ -11,9 +11,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
 
 from gateway_site.health import livez, readyz
+from routing.authentication import refuse_keyless, refuse_repeated_keys
 from routing.call import Call, Client, Reply
 from routing.gateway import Gateway
-from routing.stages import refuse_keyless
 from routing.urls import find_view
 from routing.views import DataPlaneRequest, refuse_unread
 from teams.errors import GatewayError, body_timeout, body_too_large, headers_too_large
@@ -51,17 +51,17 @@ class DataPlane:
             await _send_plain(send, Reply(status, body), scope)
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        client = Client(receive)
+        client, address = Client(receive), self.gateway.options.trusted_proxies.address_of(scope)
         try:
             _check_head(scope["headers"], headers)
             body = await _read_body(receive, headers, self.gateway.options.max_body_bytes)
         except ClientGone:
             return
         except GatewayError as error:
-            call = Call(scope["method"], scope["path"], headers, b"", client)
+            call = Call(scope["method"], scope["path"], headers, b"", client, address)
             await _send_plain(send, refuse_unread(self.gateway, call, error), scope)
             return
-        call = Call(scope["method"], scope["path"], headers, body, client)
+        call = Call(scope["method"], scope["path"], headers, body, client, address)
         try:
             reply: Reply = await find_view(call.path)(DataPlaneRequest(self.gateway, call))
             if reply.stream is None:
@@ -79,6 +79,8 @@ def _check_head(raw: list[tuple[bytes, bytes]], headers: Mapping[str, str]) -> N
     """Refuse, before any of the body is read, oversize headers, and large bodies of callers without a key."""
     if sum(len(name) + len(value) for name, value in raw) > _MOST_HEADER_BYTES:
         raise headers_too_large(_MOST_HEADER_BYTES)
+    if len(headers) < len(raw):
+        refuse_repeated_keys(raw)
     length = headers.get("content-length", "")
     if "transfer-encoding" in headers or (length.isdecimal() and int(length) > _SMALL_BODY_BYTES):
         refuse_keyless(headers)

@@ -16,7 +16,7 @@ from django.db import transaction
 from billing.models import PriceEntry
 from routing.credentials import CredentialError, decrypt_credential, encrypt_credential
 from routing.models import Backend, CatalogueModel, Grant, Route
-from teams.keyring import find_key_holder
+from teams.key_holder import find_key_holder
 from teams.keys import Peppers, key_from_number
 from teams.models import ApiKey, Application, Department, Member, Role, Team
 from teams.services import create_key, revoke_key

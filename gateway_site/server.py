@@ -29,7 +29,7 @@ def run_server(application: Any, *, host: str, port: int, shutdown_s: int) -> No
         access_log=False,
         log_config=None,
         server_header=False,
-        proxy_headers=False,  # nobody may name a caller's address but a proxy we know: none yet
+        proxy_headers=False,  # who may name a caller's address: routing/client_address.py
         timeout_keep_alive=75,
         timeout_graceful_shutdown=shutdown_s,
     )

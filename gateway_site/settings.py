@@ -40,6 +40,7 @@ INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
+    "django.contrib.postgres",
     "django.contrib.staticfiles",
     "rest_framework",
     "audit",
@@ -119,6 +120,7 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULE = {
     "create-ledger-partitions": {"task": "billing.tasks.create_ledger_partitions", "schedule": 6 * 3600},
+    "prune-key-changes": {"task": "teams.tasks.prune_key_changes", "schedule": 3600},
 }
 
 # --- Data plane: bounds and places ----------------------------------------------------------------------
@@ -130,6 +132,8 @@ GATEWAY_KEEPALIVE_S = env.integer("GATEWAY_KEEPALIVE_S", 15, least=1)
 GATEWAY_SHUTDOWN_S = env.integer("GATEWAY_SHUTDOWN_S", 30, least=1)
 # host:port pairs of backends that may use plain http, loopback or private addresses.
 GATEWAY_PRIVATE_BACKENDS = frozenset(env.items("GATEWAY_PRIVATE_BACKENDS"))
+# Networks of the proxies in front of us, in CIDR form: their X-Forwarded-For is believed, nobody else's.
+GATEWAY_TRUSTED_PROXIES = env.items("GATEWAY_TRUSTED_PROXIES")
 # Where `file:` references of backend credentials may point to.
 GATEWAY_CREDENTIALS_DIR = Path(env.text("GATEWAY_CREDENTIALS_DIR", "/run/secrets"))
 
@@ -138,7 +142,6 @@ AUTHENTICATION_BACKENDS = ["teams.auth_backends.RoleBackend"]
 # How many passwords may be tried in a time, right ones included: for one user name, and from one address.
 GATEWAY_SIGN_IN_PER_NAME = env.rate("GATEWAY_SIGN_IN_PER_NAME", "10/10m")
 GATEWAY_SIGN_IN_PER_ADDRESS = env.rate("GATEWAY_SIGN_IN_PER_ADDRESS", "300/10m")
-RATELIMIT_IP_META_KEY = "gateway_site.sign_in_limit.address_of"
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},

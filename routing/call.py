@@ -36,13 +36,15 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request. `headers` are lower-case names; the body is complete and within its bound."""
+    """One request. `headers` are lower-case names; the body is complete and within its bound; `address` is the
+    caller's, as far as proxies that we trust can say."""
 
     method: str
     path: str
     headers: Mapping[str, str]
     body: bytes
     client: Client
+    address: str = ""
 
 
 @dataclass(slots=True)

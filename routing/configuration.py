@@ -18,10 +18,11 @@ Result = TypeVar("Result")
 
 
 class DatabaseThreads:
-    """Runs queries outside the event loop, on two threads that keep their connections."""
+    """Runs queries outside the event loop, on threads that keep their connections."""
 
-    def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(2, thread_name_prefix="database")
+    def __init__(self, count: int = 2) -> None:
+        self._count = count
+        self._threads = ThreadPoolExecutor(count, thread_name_prefix="database")
 
     async def run(self, query: Callable[[], Result]) -> Result:
         """The result of `query`. Raises DatabaseError or InterfaceError when PostgreSQL is away."""
@@ -29,7 +30,7 @@ class DatabaseThreads:
 
     def close(self) -> None:
         """End the threads; a query that hangs is not waited for."""
-        for _ in range(2):
+        for _ in range(self._count):
             self._threads.submit(connection.close)
         self._threads.shutdown(wait=False)
 

@@ -4,8 +4,8 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Coroutine
-from dataclasses import dataclass
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,18 @@ from django.db import DatabaseError, InterfaceError
 from billing.ledger import Ledger
 from billing.spool import Spool, sync_files
 from billing.tokens import TokenCounter, load_counter
+from routing.client_address import TrustedProxies
 from routing.configuration import Configuration, DatabaseThreads
+from routing.key_watch import KeyWatch
 from routing.models import Provider as ProviderName
 from routing.providers.base import Provider
 from routing.providers.openai import OpenAIProvider
 from routing.trace import Trace
 from teams.errors import database_unavailable
-from teams.keyring import KeyHolder, KeyRing, find_key_holder
+from teams.key_holder import KeyHolder, KeyOwner, find_key_holder
+from teams.key_rules import parse_network
+from teams.key_uses import KeyUses, Uses, write_key_uses
+from teams.keyring import KeyRing
 from teams.keys import Peppers
 
 logger = logging.getLogger(__name__)
@@ -42,6 +47,8 @@ class GatewaySettings:
     keepalive_s: float
     key_peppers: str
     private_backends: frozenset[str]
+    redis_url: str = field(repr=False)
+    trusted_proxies: TrustedProxies
 
     @classmethod
     def from_django(cls) -> "GatewaySettings":
@@ -54,6 +61,8 @@ class GatewaySettings:
             keepalive_s=settings.GATEWAY_KEEPALIVE_S,
             key_peppers=settings.GATEWAY_KEY_PEPPERS,
             private_backends=settings.GATEWAY_PRIVATE_BACKENDS,
+            redis_url=settings.REDIS_URL,
+            trusted_proxies=TrustedProxies(tuple(map(parse_network, settings.GATEWAY_TRUSTED_PROXIES))),
         )
 
 
@@ -65,11 +74,13 @@ class Gateway:
         self._database = DatabaseThreads()
         self.configuration = Configuration(self._database)
         self.keys = KeyRing(Peppers.parse(options.key_peppers), self._look_up_key)
+        self.key_watch = KeyWatch(self.keys, options.redis_url)
+        self.key_uses = KeyUses(self._write_key_uses)
         self._finishing: set[asyncio.Task[None]] = set()
         self.ledger: Ledger
         self.counter: TokenCounter
         self._providers: dict[str, OpenAIProvider]
-        self._syncing: asyncio.Task[None]
+        self._chores: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Load what serving needs. Raises DatabaseError, OSError or SpoolFull when the worker cannot serve."""
@@ -78,8 +89,9 @@ class Gateway:
         self.counter = await asyncio.to_thread(load_counter)
         provider = OpenAIProvider(private=options.private_backends, max_answer_bytes=options.max_answer_bytes)
         self._providers = {ProviderName.OPENAI.value: provider}
+        await self.key_watch.start()
         await self.configuration.start()
-        self._syncing = asyncio.create_task(self._sync_spool())
+        self._chores = [asyncio.create_task(self._sync_spool()), asyncio.create_task(self.key_uses.run())]
 
     async def close(self) -> None:
         """Give everything back, once every admitted request is recorded or the time for that has passed."""
@@ -88,8 +100,11 @@ class Gateway:
             await asyncio.sleep(0.01)
         if self.ledger.spool.open_calls:
             logger.error("%d requests were not recorded before the end.", self.ledger.spool.open_calls)
-        self._syncing.cancel()
-        await asyncio.wait([self._syncing])
+        for chore in self._chores:
+            chore.cancel()
+        await asyncio.wait(self._chores)
+        await self.key_uses.flush()
+        await self.key_watch.close()
         await self.configuration.close()
         for provider in self._providers.values():
             await provider.close()
@@ -118,12 +133,16 @@ class Gateway:
         task.add_done_callback(self._finishing.discard)
         await asyncio.shield(task)
 
-    async def _look_up_key(self, digests: list[bytes]) -> KeyHolder | None:
+    async def _look_up_key(self, digests: list[bytes], owners: Mapping[int, KeyOwner]) -> KeyHolder | None:
         try:
             async with asyncio.timeout(_LOOK_UP_S):
-                return await self._database.run(lambda: find_key_holder(digests))
+                return await self._database.run(lambda: find_key_holder(digests, owners))
         except (DatabaseError, InterfaceError, TimeoutError):
             raise database_unavailable() from None
+
+    async def _write_key_uses(self, uses: Uses) -> None:
+        async with asyncio.timeout(_LOOK_UP_S):
+            await self._database.run(lambda: write_key_uses(uses))
 
     async def _sync_spool(self) -> None:
         while True:

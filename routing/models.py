@@ -1,16 +1,13 @@
 """The catalogue of models, who may use them, and the backends and routes that serve them."""
 
 from django.core.exceptions import ValidationError
-from django.core.validators import MinValueValidator, RegexValidator
+from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import Q
 
 from routing.addresses import ForbiddenAddress, check_base_url
 from routing.credentials import CredentialError, check_reference
-
-validate_model_name = RegexValidator(
-    r"\A[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}\Z", "Use letters, digits and . _ : / - (at most 128)."
-)
+from teams.key_rules import validate_model_name
 
 
 class CatalogueModel(models.Model):

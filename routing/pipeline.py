@@ -1,10 +1,11 @@
 """The way of one request, whole. Each stage is a call into its own module; a refusal is a GatewayError."""
 
 from billing.ledger import clean_text
+from routing.authentication import authenticate
 from routing.call import Call, Reply
 from routing.chat import read_chat_request, render_models
 from routing.gateway import Gateway
-from routing.stages import authenticate, call_plain, choose_backend, find_granted_model
+from routing.stages import call_plain, choose_backend, find_granted_model
 from routing.streaming import relay_stream
 from routing.trace import Trace
 
@@ -20,7 +21,7 @@ async def complete_chat(gateway: Gateway, call: Call, trace: Trace) -> Reply:
     records the rest when it ends.
     """
     snapshot = gateway.configuration.snapshot
-    caller = await authenticate(gateway, snapshot, call.headers, trace)
+    caller = await authenticate(gateway, call, trace)
     request = read_chat_request(call.body)
     trace.streamed = request.stream
     trace.end_user = clean_text(call.headers.get("x-user-id") or request.end_user)
@@ -37,7 +38,8 @@ async def complete_chat(gateway: Gateway, call: Call, trace: Trace) -> Reply:
 
 
 async def list_models(gateway: Gateway, call: Call, trace: Trace) -> Reply:
-    """GET /v1/models: the models that the caller's team has been granted."""
+    """GET /v1/models: the models that the caller's team has been granted and its key may use."""
     snapshot = gateway.configuration.snapshot
-    caller = await authenticate(gateway, snapshot, call.headers, trace)
-    return Reply(body=render_models(m for m in snapshot.models.values() if caller.team_id in m.granted_teams))
+    caller = await authenticate(gateway, call, trace)
+    granted = (model for model in snapshot.models.values() if caller.team_id in model.granted_teams)
+    return Reply(body=render_models(model for model in granted if caller.may_use(model.name)))

@@ -1,7 +1,5 @@
 """The small stages of the pipeline: each takes and returns plain values, and says how it fails."""
 
-from collections.abc import Mapping
-
 from billing.ledger import clean_text
 from billing.money import price_at
 from billing.spool import SpoolFull
@@ -14,8 +12,7 @@ from routing.snapshot import ServedModel, Snapshot, Target
 from routing.trace import Trace
 from teams.errors import (
     GatewayError,
-    key_invalid,
-    key_missing,
+    key_model,
     ledger_unavailable,
     model_draining,
     model_not_granted,
@@ -23,8 +20,7 @@ from teams.errors import (
     model_unknown,
     model_unpriced,
 )
-from teams.keyring import KeyHolder
-from teams.keys import is_well_formed
+from teams.key_holder import KeyHolder
 
 _TOKENS_PER_MESSAGE = 3  # OpenAI's framing of a message, and as much once for the answer
 _PROMPT_OVERHEAD = 3
@@ -39,41 +35,16 @@ def reserve_record(gateway: Gateway) -> None:
         raise ledger_unavailable() from None
 
 
-def refuse_keyless(headers: Mapping[str, str]) -> None:
-    """Refuse, without any look-up, who cannot have a key: before a large body is read. Raises GatewayError."""
-    if not is_well_formed(_presented_key(headers)):
-        raise key_invalid()
-
-
-def _presented_key(headers: Mapping[str, str]) -> str:
-    """The key in the Authorization header. Refuses with 401 when there is none."""
-    scheme, _, key = headers.get("authorization", "").partition(" ")
-    if not (key := key.strip()) or scheme.lower() != "bearer":
-        raise key_missing()
-    return key
-
-
-async def authenticate(
-    gateway: Gateway, snapshot: Snapshot, headers: Mapping[str, str], trace: Trace
-) -> KeyHolder:
-    """The holder of the presented key. Refuses with 401; with 503 when an unknown key cannot be looked up."""
-    holder = await gateway.keys.find(_presented_key(headers), snapshot.version)
-    if holder is None:
-        raise key_invalid()
-    trace.caller = holder
-    if holder.expires_at is not None and holder.expires_at <= trace.admitted_at:
-        raise key_invalid()
-    return holder
-
-
 def find_granted_model(snapshot: Snapshot, caller: KeyHolder, name: str, trace: Trace) -> ServedModel:
-    """The model a team asks for. Refuses with 404 when unknown, 403 when not granted."""
+    """The model a team asks for. Refuses with 404 when unknown, 403 when the team or the key may not use it."""
     trace.model = clean_text(name, 128)
     model = snapshot.models.get(name)
     if model is None:
         raise model_unknown(trace.model)
     if caller.team_id not in model.granted_teams:
         raise model_not_granted(name)
+    if not caller.may_use(name):
+        raise key_model(name)
     return model
 
 

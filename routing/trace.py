@@ -12,7 +12,7 @@ from billing.money import FREE, Cost, Price
 from billing.usage import NOTHING_USED, Usage
 from routing.snapshot import Target
 from teams.errors import GatewayError
-from teams.keyring import KeyHolder
+from teams.key_holder import KeyHolder
 
 
 @dataclass(slots=True)
@@ -30,6 +30,8 @@ class Trace:
     http_status: int = 200
     reason: str = ""
     caller: KeyHolder | None = None
+    application_id: int | None = None  # the one the call counts for: named by the caller, else the key's own
+    application: str = ""
     end_user: str = ""
     client_request_id: str = ""
     model: str = ""
@@ -70,6 +72,7 @@ class Trace:
     def to_entry(self) -> LedgerEntry:
         """The ledger row of this request as it stands."""
         caller, target, usage, cost = self.caller, self.target, self.usage, self.cost
+        owner = caller.owner if caller else None
         now = time.monotonic()
         return LedgerEntry(
             request_id=self.request_id,
@@ -80,12 +83,12 @@ class Trace:
             status=self.status.value,
             http_status=self.http_status,
             reason=self.reason,
-            department_id=caller.department_id if caller else None,
-            department=caller.department if caller else "",
-            team_id=caller.team_id if caller else None,
-            team=caller.team if caller else "",
-            application_id=caller.application_id if caller else None,
-            application=caller.application if caller else "",
+            department_id=owner.department_id if owner else None,
+            department=owner.department if owner else "",
+            team_id=owner.team_id if owner else None,
+            team=owner.team if owner else "",
+            application_id=self.application_id,
+            application=self.application,
             api_key_id=caller.key_id if caller else None,
             api_key_hint=caller.hint if caller else "",
             end_user=self.end_user,

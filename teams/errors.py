@@ -38,13 +38,64 @@ def key_missing() -> GatewayError:
     )
 
 
+def key_conflict() -> GatewayError:
+    """Several credentials that differ: we do not choose whose request it is."""
+    return GatewayError(
+        401,
+        "key_conflict",
+        "Different API keys were sent in Authorization, x-api-key or api-key. Send one.",
+        code="invalid_api_key",
+    )
+
+
 def key_invalid() -> GatewayError:
-    """Malformed, unknown, expired, revoked, or of an inactive team: one answer for all, on purpose."""
+    """Malformed, unknown, expired, revoked, paused, or of an inactive team: one answer for all, on purpose."""
     return GatewayError(
         401,
         "key_invalid",
         "This API key is not valid. Check it, or ask your team for a new one.",
         code="invalid_api_key",
+    )
+
+
+def key_address() -> GatewayError:
+    """The key is valid, but not where the call comes from."""
+    return GatewayError(
+        401,
+        "key_address",
+        "This API key may not be used from your address. Ask your team to add it to the key's IP ranges.",
+        code="ip_not_authorized",
+    )
+
+
+def key_scope(endpoint: str) -> GatewayError:
+    """The key is valid, but not for this endpoint."""
+    return GatewayError(
+        403,
+        "key_scope",
+        f"This API key's scopes do not include {endpoint!r}. Ask your team for another key.",
+        code="insufficient_permissions",
+    )
+
+
+def key_model(name: str) -> GatewayError:
+    """Granted to the team, but not among the models of this key."""
+    return GatewayError(
+        403,
+        "key_model",
+        f"This API key may not use the model {name!r}; other keys of your team may.",
+        code="model_not_allowed",
+        param="model",
+    )
+
+
+def application_unknown(name: str) -> GatewayError:
+    """X-App-Name names no application of the key's team: none at all, or another team's."""
+    return GatewayError(
+        403,
+        "application_unknown",
+        f"Your team has no application {name!r} (header X-App-Name).",
+        code="application_not_allowed",
     )
 
 

@@ -1,116 +1,95 @@
-"""Who a presented key belongs to: looked up by digest once, then known to this worker."""
+"""The keys a worker has met: looked up by digest once, then known until a change of them is announced."""
 
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any
+import weakref
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 
+from teams.key_changes import KeyChanges
+from teams.key_holder import KeyHolder, KeyOwner
 from teams.keys import KEY_LENGTH, Peppers, is_well_formed
-from teams.models import ApiKey
 
-MOST_KEYS = 100_000  # about 60 MB; the oldest entries go first
-MOST_REFUSED = 10_000
+MOST_KEYS = 100_000  # about 80 MB; the oldest entries go first
+MOST_UNKNOWN = 10_000
 
-
-@dataclass(frozen=True, slots=True)
-class KeyHolder:
-    """A usable key and everyone above it, as plain values."""
-
-    key_id: int
-    hint: str
-    team_id: int
-    team: str
-    department_id: int
-    department: str
-    application_id: int | None
-    application: str
-    expires_at: datetime | None
-
-
-def find_key_holder(digests: list[bytes]) -> KeyHolder | None:
-    """The holder of the key stored under one of `digests`; None when unknown, revoked or of an inactive team."""
-    key = (
-        ApiKey.objects.select_related("team__department", "application")
-        .filter(digest__in=digests, revoked_at=None, team__is_active=True)
-        .first()
-    )
-    if key is None:
-        return None
-    return KeyHolder(
-        key_id=key.pk,
-        hint=key.hint,
-        team_id=key.team_id,
-        team=key.team.slug,
-        department_id=key.team.department_id,
-        department=key.team.department.slug,
-        application_id=key.application_id,
-        application=key.application.slug if key.application else "",
-        expires_at=key.expires_at,
-    )
+LookUp = Callable[[list[bytes], Mapping[int, KeyOwner]], Awaitable[KeyHolder | None]]
+_Pending = dict[bytes, "asyncio.Future[KeyHolder | None]"]
 
 
 class KeyRing:
-    """The keys this worker has met, valid for one version of the configuration.
+    """Finds who holds a presented key, without asking the database twice.
 
-    `look_up` asks the database, once for any number of requests that wait for the same key. Unknown keys are
-    remembered too. A new version forgets everything, so a revoked key is refused as soon as the worker hears
-    of the change.
+    `look_up` asks it, once for any number of requests that wait for the same key. Keys that are not stored are
+    remembered too, apart, so that guesses push out no key that is in use.
     """
 
-    def __init__(
-        self, peppers: Peppers, look_up: Callable[[list[bytes]], Awaitable[KeyHolder | None]]
-    ) -> None:
+    def __init__(self, peppers: Peppers, look_up: LookUp) -> None:
         self._peppers = peppers
         self._look_up = look_up
         # In memory keys go by a quick hash under a secret of this process; the stored digest costs more.
         self._secret = secrets.token_bytes(32)
-        self._version = -1
-        self._met = _Met()
+        self._known: dict[bytes, KeyHolder] = {}
+        self._names: dict[int, bytes] = {}  # of the known keys, by the key's id
+        self._unknown: dict[bytes, None] = {}
+        self._owners: weakref.WeakValueDictionary[int, KeyOwner] = weakref.WeakValueDictionary()
+        self._pending: _Pending = {}
 
-    async def find(self, key: str, version: int) -> KeyHolder | None:
-        """The holder of `key` under configuration `version`, or None. Malformed keys cost no look-up."""
+    async def find(self, key: str) -> KeyHolder | None:
+        """The holder of `key`, or None when it is not stored. Malformed keys cost no look-up."""
         if len(key) != KEY_LENGTH or not key.isascii():
             return None
-        if version != self._version:
-            # Look-ups under way may answer by the old state: they end where nobody reads any more.
-            self._version, self._met = version, _Met()
-        met = self._met
         name = hashlib.blake2b(key.encode(), key=self._secret, digest_size=16).digest()
-        try:
-            return met.known[name]
-        except KeyError:
-            if name in met.refused or not is_well_formed(key):
-                return None
-        if (pending := met.pending.get(name)) is None:
-            pending = met.pending[name] = asyncio.ensure_future(self._fetch(name, key, met))
+        holder = self._known.get(name)
+        if holder is not None and holder.owner.is_current:
+            return holder
+        if name in self._unknown or not is_well_formed(key):
+            return None
+        if (pending := self._pending.get(name)) is None:
+            task = asyncio.ensure_future(self._fetch(name, key, self._pending))
+            pending = self._pending[name] = task
         return await asyncio.shield(pending)  # one caller who leaves takes nothing from the others
 
-    async def _fetch(self, name: bytes, key: str, met: "_Met") -> KeyHolder | None:
+    def forget(self, changes: KeyChanges) -> None:
+        """Look up again what has changed, and nothing else."""
+        if not changes:
+            return
+        # Look-ups under way may answer by the old state: nobody finds them any more, and they are not kept.
+        self._pending = {}
+        self._unknown.clear()
+        if changes.everything:
+            self._known.clear()
+            self._names.clear()
+            self._owners.clear()
+        for key_id in changes.keys:
+            if (name := self._names.pop(key_id, None)) is not None:
+                del self._known[name]
+        for team_id in changes.teams:
+            if (owner := self._owners.pop(team_id, None)) is not None:
+                owner.is_current = False
+
+    async def _fetch(self, name: bytes, key: str, pending: _Pending) -> KeyHolder | None:
         try:
-            holder = await self._look_up(self._peppers.digests(key))
+            holder = await self._look_up(self._peppers.digests(key), self._owners)
         finally:
-            del met.pending[name]
-        if holder is None:
-            met.refused[name] = None
-            _drop_oldest(met.refused, MOST_REFUSED)
-        else:
-            met.known[name] = holder
-            _drop_oldest(met.known, MOST_KEYS)
+            del pending[name]
+        if pending is self._pending:
+            return self._keep(name, holder)
         return holder
 
-
-@dataclass(slots=True)
-class _Met:
-    """What is known under one version. Refused keys are kept apart: guesses push out no key that is in use."""
-
-    known: dict[bytes, KeyHolder] = field(default_factory=dict)
-    refused: dict[bytes, None] = field(default_factory=dict)
-    pending: "dict[bytes, asyncio.Future[KeyHolder | None]]" = field(default_factory=dict)
-
-
-def _drop_oldest(entries: dict[bytes, Any], most: int) -> None:
-    if len(entries) > most:
-        del entries[next(iter(entries))]
+    def _keep(self, name: bytes, holder: KeyHolder | None) -> KeyHolder | None:
+        if holder is None:
+            self._unknown[name] = None
+            if len(self._unknown) > MOST_UNKNOWN:
+                del self._unknown[next(iter(self._unknown))]
+            return None
+        owner = self._owners.setdefault(holder.team_id, holder.owner)
+        if owner is not holder.owner:  # read by two at once: all must refer to the one that `forget` reaches
+            holder = replace(holder, owner=owner)
+        self._known[name] = holder
+        self._names[holder.key_id] = name
+        if len(self._known) > MOST_KEYS:
+            oldest = self._known.pop(next(iter(self._known)))
+            self._names.pop(oldest.key_id, None)
+        return holder

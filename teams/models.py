@@ -1,12 +1,22 @@
 """Who belongs to whom: departments, teams, applications, members, API keys."""
 
+from datetime import datetime
 from zoneinfo import available_timezones
 
 from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
 from django.db import models
 from django.db.models import F, Q
+
+from teams.key_rules import (
+    MOST_RULES,
+    Endpoint,
+    normalise_ip_ranges,
+    normalise_model_names,
+    normalise_scopes,
+)
 
 validate_slug_name = RegexValidator(
     r"\A[a-z0-9][a-z0-9-]{0,62}\Z",
@@ -140,6 +150,20 @@ class Member(models.Model):
         return f"{self.user} as {self.get_role_display()}"
 
 
+class KeyState(models.TextChoices):
+    """Whether a key works, as far as the key itself says."""
+
+    ACTIVE = "active", "Active"
+    PAUSED = "paused", "Paused"
+    EXPIRED = "expired", "Expired"
+    REVOKED = "revoked", "Revoked"
+
+
+def _rules(longest: int, meaning: str) -> "ArrayField[list[str], list[str]]":
+    base = models.CharField(max_length=longest)
+    return ArrayField(base, default=list, db_default=[], blank=True, help_text=meaning)
+
+
 class ApiKey(models.Model):
     """What an application calls with. Only a keyed digest is stored; `hint` is all that can be shown again."""
 
@@ -151,10 +175,24 @@ class ApiKey(models.Model):
     digest = models.BinaryField(max_length=32, unique=True, editable=False)
     pepper_version = models.PositiveSmallIntegerField(editable=False)
     hint = models.CharField(max_length=32, editable=False, help_text="Prefix and last four characters.")
+    scopes = _rules(16, "Endpoints it may call. Empty: all.")
+    allowed_models = _rules(128, "Models it may use. Empty: all that the team is granted.")
+    ip_ranges = _rules(43, "Where it may be used from, as CIDR. Empty: anywhere.")
     created_by = models.CharField(max_length=200, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField(null=True, blank=True, help_text="Empty: never.")
+    paused_at = models.DateTimeField(null=True, blank=True, editable=False)
     revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
+    revoked_reason = models.CharField(max_length=500, default="", db_default="", blank=True, editable=False)
+    replaces = models.OneToOneField(
+        "self",
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        editable=False,
+        related_name="replacement",
+        help_text="The key this one was rotated from.",
+    )
 
     class Meta:
         ordering = ["-id"]
@@ -165,15 +203,63 @@ class ApiKey(models.Model):
                 condition=Q(expires_at=None) | Q(expires_at__gt=F("created_at")),
                 name="apikey_expires_after_creation",
             ),
+            models.CheckConstraint(
+                condition=Q(scopes__contained_by=list(Endpoint.values)), name="apikey_scopes_known"
+            ),
+            # The form of the names and ranges themselves is checked in SQL (see their migration).
+            models.CheckConstraint(
+                condition=Q(allowed_models__len__lte=MOST_RULES, ip_ranges__len__lte=MOST_RULES),
+                name="apikey_rules_bounded",
+            ),
+            models.CheckConstraint(
+                condition=Q(revoked_reason="") | Q(revoked_at__isnull=False),
+                name="apikey_reason_of_a_revocation",
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.name} ({self.hint})"
 
+    def state_at(self, moment: datetime) -> KeyState:
+        """Whether it works at `moment`; what ends it for good is said before what only stops it."""
+        if self.revoked_at is not None:
+            return KeyState.REVOKED
+        if self.expires_at is not None and self.expires_at <= moment:
+            return KeyState.EXPIRED
+        return KeyState.ACTIVE if self.paused_at is None else KeyState.PAUSED
+
     def clean(self) -> None:
-        """The application, if any, must be one of the team's (the database checks it too)."""
+        """Put the rules into their stored form; the application must be one of the team's (the database checks
+        both too)."""
+        errors: dict[str, ValidationError] = {}
         if self.application is not None and self.application.team_id != self.team_id:
-            raise ValidationError({"application": "This application belongs to another team."})
+            errors["application"] = ValidationError("This application belongs to another team.")
+        for field, normalise in (
+            ("scopes", normalise_scopes),
+            ("allowed_models", normalise_model_names),
+            ("ip_ranges", normalise_ip_ranges),
+        ):
+            try:
+                setattr(self, field, normalise(getattr(self, field)))
+            except ValidationError as error:
+                errors[field] = error
+        if errors:
+            raise ValidationError(errors)
+
+
+class ApiKeyUse(models.Model):
+    """When and from where a key was last used: apart from the key, for it is written all the time."""
+
+    key = models.OneToOneField(ApiKey, on_delete=models.CASCADE, primary_key=True, related_name="use")
+    last_used_at = models.DateTimeField()
+    last_used_ip = models.GenericIPAddressField(null=True, blank=True)
+
+    class Meta:
+        verbose_name = "use of an API key"
+        verbose_name_plural = "uses of API keys"
+
+    def __str__(self) -> str:
+        return f"{self.key_id} at {self.last_used_at:%Y-%m-%d %H:%M:%S}"
 
 
 class ConfigurationVersion(models.Model):
@@ -187,3 +273,27 @@ class ConfigurationVersion(models.Model):
 
     def __str__(self) -> str:
         return f"version {self.version}"
+
+
+class KeyChange(models.Model):
+    """A line of the log that tells workers which keys to look up again. Only triggers write it (key_changes.py).
+
+    `xact` is the number of the transaction that made the change.
+    """
+
+    kind = models.CharField(max_length=16)
+    object_id = models.BigIntegerField(null=True)
+    xact = models.BigIntegerField(db_index=True)
+    at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(kind__in=["created", "everything"], object_id=None)
+                | Q(kind__in=["key", "team"], object_id__isnull=False),
+                name="keychange_object_fits_kind",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.object_id or ''}".strip()

@@ -1,6 +1,5 @@
 """The form of a key, its digest, and what the database knows of it."""
 
-import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audit.models import AdminEvent
-from teams.keyring import KeyHolder, KeyRing, find_key_holder
+from teams.key_holder import find_key_holder
 from teams.keys import KEY_LENGTH, PREFIX, Peppers, generate_key, hint_of, is_well_formed, key_from_number
 from teams.models import ApiKey, Application, Department, Member, Role, Team
 from teams.services import create_key, revoke_key
@@ -77,13 +76,18 @@ def test_a_key_and_its_event_are_one_transaction() -> None:
     assert not ApiKey.objects.filter(team=team).exists()
 
 
+def is_usable(key: ApiKey) -> bool:
+    holder = find_key_holder([bytes(key.digest)])
+    assert holder is not None
+    return holder.is_usable_at(timezone.now())
+
+
 def test_revoking_is_final_and_recorded_once() -> None:
     created = create_key(make_team(), "A key", actor="somebody")
-    digests = [bytes(created.key.digest)]
-    assert find_key_holder(digests) is not None
+    assert is_usable(created.key)
     assert revoke_key(created.key, actor="somebody")
     assert not revoke_key(created.key, actor="somebody")
-    assert find_key_holder(digests) is None
+    assert not is_usable(created.key)
     assert AdminEvent.objects.filter(action="key.revoke", object_id=str(created.key.pk)).count() == 1
 
 
@@ -142,95 +146,3 @@ def test_a_members_scope_must_fit_its_role() -> None:
     Member.objects.create(user=user, role=Role.FINANCE)
     with pytest.raises(IntegrityError), transaction.atomic():
         Member.objects.create(user=user, role=Role.FINANCE)
-
-
-class LookUps:
-    """A database that counts."""
-
-    def __init__(self, known: dict[bytes, KeyHolder]) -> None:
-        self.known, self.count = known, 0
-
-    async def __call__(self, digests: list[bytes]) -> KeyHolder | None:
-        self.count += 1
-        return next((self.known[digest] for digest in digests if digest in self.known), None)
-
-
-HOLDER = KeyHolder(1, "sk-gw_...abcd", 1, "team", 1, "department", None, "", None)
-
-
-async def test_a_known_key_is_looked_up_once_per_version_under_any_pepper() -> None:
-    key = generate_key()
-    look_ups = LookUps({PEPPERS.digest(key, 1): HOLDER})  # stored before the pepper was rotated
-    ring = KeyRing(PEPPERS, look_ups)
-    assert [await ring.find(key, 5) for _ in range(3)] == [HOLDER] * 3
-    assert look_ups.count == 1
-    look_ups.known.clear()  # revoked
-    assert await ring.find(key, 5) is HOLDER
-    assert await ring.find(key, 6) is None
-    assert look_ups.count == 2
-
-
-async def test_malformed_keys_cost_no_look_up_and_unknown_ones_one() -> None:
-    look_ups = LookUps({})
-    ring = KeyRing(PEPPERS, look_ups)
-    for malformed in ("", "sk-gw_", "x" * KEY_LENGTH, generate_key() + "x", "\ud800"):
-        assert await ring.find(malformed, 1) is None
-    assert look_ups.count == 0
-    unknown = generate_key()
-    assert [await ring.find(unknown, 1) for _ in range(3)] == [None] * 3
-    assert look_ups.count == 1
-
-
-class SlowLookUps(LookUps):
-    """A database that answers when told to."""
-
-    def __init__(self, known: dict[bytes, KeyHolder]) -> None:
-        super().__init__(known)
-        self.was_asked, self.may_answer = asyncio.Event(), asyncio.Event()
-
-    async def __call__(self, digests: list[bytes]) -> KeyHolder | None:
-        holder = await super().__call__(digests)
-        self.was_asked.set()
-        await self.may_answer.wait()
-        return holder
-
-
-async def test_any_number_of_requests_wait_for_one_look_up_and_one_may_leave() -> None:
-    key = generate_key()
-    look_ups = SlowLookUps({PEPPERS.digest(key, 2): HOLDER})
-    ring = KeyRing(PEPPERS, look_ups)
-    waiting = [asyncio.create_task(ring.find(key, 1)) for _ in range(1000)]
-    await asyncio.sleep(0)
-    waiting[0].cancel()
-    look_ups.may_answer.set()
-    holders = await asyncio.gather(*waiting, return_exceptions=True)
-    assert isinstance(holders[0], asyncio.CancelledError)
-    assert holders[1:] == [HOLDER] * 999
-    assert look_ups.count == 1
-
-
-async def test_an_answer_from_before_a_change_is_not_kept() -> None:
-    key = generate_key()
-    look_ups = SlowLookUps({PEPPERS.digest(key, 2): HOLDER})
-    ring = KeyRing(PEPPERS, look_ups)
-    before = asyncio.create_task(ring.find(key, 1))
-    await look_ups.was_asked.wait()
-    look_ups.known.clear()  # revoked while the first look-up is under way
-    after = asyncio.create_task(ring.find(key, 2))
-    look_ups.may_answer.set()
-    assert (await before, await after) == (HOLDER, None)
-    assert await ring.find(key, 2) is None
-
-
-async def test_a_failed_look_up_is_tried_again() -> None:
-    key = generate_key()
-
-    async def fail(digests: list[bytes]) -> KeyHolder | None:
-        raise RuntimeError
-
-    ring = KeyRing(PEPPERS, fail)
-    for _ in range(2):
-        with pytest.raises(RuntimeError):
-            await ring.find(key, 1)
-    ring._look_up = LookUps({PEPPERS.digest(key, 2): HOLDER})
-    assert await ring.find(key, 1) is HOLDER

@@ -111,6 +111,28 @@ def test_addresses_of_one_ipv6_network_count_together() -> None:
     assert try_password(browser("2001:db8:1:3::1"), unique("nobody")).status_code == 200
 
 
+def test_behind_a_trusted_proxy_the_callers_own_address_counts_and_nobody_else_can_claim_one() -> None:
+    def through(proxy: str, caller: str) -> int:
+        client = Client(headers={"host": "localhost", "x-forwarded-for": caller}, REMOTE_ADDR=proxy)
+        return int(try_password(client, unique("nobody")).status_code)
+
+    with override_settings(GATEWAY_TRUSTED_PROXIES=("10.0.0.0/8",)):
+        for _ in range(10 * LIMIT):
+            through("10.1.1.1", "192.0.2.77")
+        assert through("10.1.1.1", "192.0.2.77") == 429
+        assert through("10.1.1.1", "192.0.2.78") == 200
+        assert through("10.1.1.1", "192.0.2.99, 192.0.2.77") == 429
+        for number in range(10 * LIMIT):
+            through("192.0.2.200", f"192.0.2.{number}")
+        assert through("192.0.2.200", "192.0.2.222") == 429
+
+
+def test_a_connection_without_an_address_is_counted_too() -> None:
+    for _ in range(10 * LIMIT):
+        assert try_password(browser(""), unique("nobody")).status_code == 200
+    assert try_password(browser(""), unique("nobody")).status_code == 429
+
+
 def test_attempts_at_once_get_no_further_than_attempts_in_turn() -> None:
     account, statuses = make_account(), []
 

@@ -1,25 +1,34 @@
 """Administration pages of API keys."""
 
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
-from django import forms
-from django.contrib import admin
-from django.contrib.admin.widgets import AdminSplitDateTime
-from django.core.exceptions import ValidationError
+from django.contrib import admin, messages
+from django.contrib.admin.widgets import AutocompleteSelect
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.utils import timezone
 
 from audit.admin_trail import CappedPaginator, actor_of
 from teams.admin.confirmed import ConfirmingAdmin, Step
-from teams.models import ApiKey
+from teams.admin.key_forms import RULES, ExistingKeyForm, NewKeyForm, RevokeForm, RotateForm, TeamChoiceForm
+from teams.key_search import find_keys
+from teams.models import ApiKey, KeyState, Team
 from teams.roles import Action
-from teams.services import DEFAULT_KEY_LIFE, create_key, revoke_key
+from teams.services import CreatedKey, change_key, create_key, pause_key, resume_key, revoke_key, rotate_key
+
+SOON = timedelta(days=14)
+_ENDED = (KeyState.REVOKED, KeyState.EXPIRED)
 
 
-class KeyState(admin.SimpleListFilter):
+def _lives() -> Q:
+    return Q(revoked_at=None) & (Q(expires_at=None) | Q(expires_at__gt=timezone.now()))
+
+
+class StateFilter(admin.SimpleListFilter):
     """Whether a key works, as far as the key itself says."""
 
     title = "state"
@@ -27,131 +36,208 @@ class KeyState(admin.SimpleListFilter):
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         """The choices."""
-        return [("active", "Active"), ("expired", "Expired"), ("revoked", "Revoked")]
+        return [
+            *KeyState.choices,
+            ("expiring", f"Expiring within {SOON.days} days"),
+            ("unused", "Never used"),
+        ]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> QuerySet[ApiKey]:
         """The keys in the chosen state."""
-        is_expired = Q(expires_at__lte=timezone.now())
-        match self.value():
-            case "active":
-                return queryset.filter(~is_expired | Q(expires_at=None), revoked_at=None)
-            case "expired":
-                return queryset.filter(is_expired, revoked_at=None)
-            case "revoked":
-                return queryset.exclude(revoked_at=None)
-        return queryset
+        now = timezone.now()
+        conditions = {
+            "active": _lives() & Q(paused_at=None),
+            "paused": _lives() & Q(paused_at__isnull=False),
+            "expired": Q(expires_at__lte=now, revoked_at=None),
+            "revoked": Q(revoked_at__isnull=False),
+            "expiring": Q(expires_at__gt=now, expires_at__lte=now + SOON, revoked_at=None),
+            "unused": _lives() & Q(use=None),
+        }
+        chosen = conditions.get(self.value() or "")
+        return queryset if chosen is None else queryset.filter(chosen)
 
 
-class NewKeyForm(forms.ModelForm):  # type: ignore[type-arg]
-    """What a new key needs."""
+def _revoke(key: ApiKey, actor: str, values: Mapping[str, Any]) -> bool:
+    return revoke_key(key, actor=actor, reason=values["reason"])
 
-    expires_at = forms.SplitDateTimeField(
-        label="Expires at",
-        required=False,
-        widget=AdminSplitDateTime(),
-        help_text=f"In UTC. Empty: in {DEFAULT_KEY_LIFE.days} days.",
-    )
-    never_expires = forms.BooleanField(required=False, label="Never expires")
 
-    class Meta:
-        model = ApiKey
-        fields = ["team", "application", "name", "expires_at"]
+def _rotate(key: ApiKey, actor: str, values: Mapping[str, Any]) -> CreatedKey:
+    return rotate_key(key, actor=actor, overlap=values["overlap"])
 
-    def clean_expires_at(self) -> datetime | None:
-        """Not in the past."""
-        expires_at: datetime | None = self.cleaned_data["expires_at"]
-        if expires_at is not None and expires_at <= timezone.now():
-            raise ValidationError("This moment has passed.")
-        return expires_at
 
-    def clean(self) -> dict[str, Any]:
-        """One end or none."""
-        super().clean()
-        if self.cleaned_data.get("expires_at") and self.cleaned_data.get("never_expires"):
-            self.add_error("never_expires", "Give a moment or choose never, not both.")
-        return self.cleaned_data
+STEPS = (
+    Step(
+        "rotate",
+        "Rotate",
+        "was rotated",
+        Action.KEY_ROTATE,
+        "A new key with the same rights is made and shown once. The old one works beside it until the moment you "
+        "choose, so that applications can change over.",
+        lambda: _lives() & Q(replacement=None),
+        _rotate,
+        form=RotateForm,
+        is_destructive=False,
+        most=1,
+    ),
+    Step(
+        "pause",
+        "Pause",
+        "was paused",
+        Action.KEY_PAUSE,
+        "Every gateway worker refuses it within a second, until you resume it.",
+        lambda: _lives() & Q(paused_at=None),
+        lambda key, actor, _: pause_key(key, actor=actor),
+    ),
+    Step(
+        "resume",
+        "Resume",
+        "was resumed",
+        Action.KEY_PAUSE,
+        "It works again within a second.",
+        lambda: _lives() & Q(paused_at__isnull=False),
+        lambda key, actor, _: resume_key(key, actor=actor),
+        is_destructive=False,
+    ),
+    Step(
+        "revoke",
+        "Revoke",
+        "was revoked",
+        Action.KEY_REVOKE,
+        "Every gateway worker refuses it within a second. This cannot be undone.",
+        lambda: Q(revoked_at=None),
+        _revoke,
+        form=RevokeForm,
+    ),
+)
 
 
 @admin.register(ApiKey)
 class ApiKeyAdmin(ConfirmingAdmin):
-    """Keys: made here, shown once, named, revoked; never changed otherwise and never deleted."""
+    """Keys: made here and shown once, changed in their rules, rotated, paused, revoked; never deleted."""
 
-    list_display = ["name", "hint", "team", "application", "state", "expires_at", "created_by"]
-    list_filter = [KeyState]
-    list_select_related = ["team", "application__team"]
-    search_fields = ["name", "=hint", "team__slug", "application__slug"]
+    form = ExistingKeyForm
+    list_display = ["name", "hint", "team", "application", "state", "last_used", "expires_at"]
+    list_filter = [StateFilter]
+    list_select_related = ["team", "application__team", "use"]
+    search_fields = ["name"]
     search_help_text = (
         "Part of a name, team or application, or a hint such as sk-gw_...AbC1. Never a whole key."
     )
-    autocomplete_fields = ["team", "application"]
     paginator = CappedPaginator
-    steps = (
-        Step(
-            "revoke",
-            "Revoke",
-            "was revoked",
-            Action.KEY_REVOKE,
-            "Every gateway worker refuses it within a second. This cannot be undone.",
-            lambda: Q(revoked_at=None),
-            lambda key, actor, values: revoke_key(key, actor=actor),
-        ),
-    )
+    sortable_by = ["name", "expires_at"]
+    steps = STEPS
 
     def describe(self, row: ApiKey) -> str:
-        """Whose it is."""
-        return str(row.application or row.team)
+        """Whose it is, and when it was last used."""
+        return f"{row.application or row.team}, {self.last_used(row)}"
 
     @admin.display(description="State")
     def state(self, key: ApiKey) -> str:
-        """Active, expired or revoked."""
-        if key.revoked_at:
-            return "Revoked"
-        return "Expired" if key.expires_at and key.expires_at <= timezone.now() else "Active"
+        """Active, paused, expired or revoked."""
+        return str(key.state_at(timezone.now()).label)
+
+    @admin.display(description="Last used (UTC)")
+    def last_used(self, key: ApiKey) -> str:
+        """To the minute: it is written in batches."""
+        use = getattr(key, "use", None)
+        return "never used" if use is None else f"{use.last_used_at:%Y-%m-%d %H:%M}"
+
+    @admin.display(description="Last used from")
+    def last_used_from(self, key: ApiKey) -> str:
+        """The address."""
+        use = getattr(key, "use", None)
+        return (use.last_used_ip if use is not None else None) or "-"
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: "QuerySet[Any]", search_term: str
+    ) -> "tuple[QuerySet[Any], bool]":
+        """By name, team, application or hint."""
+        return (find_keys(queryset, search_term) if search_term.strip() else queryset), False
+
+    # --- The form ---
 
     def get_form(
         self, request: HttpRequest, obj: ApiKey | None = None, change: bool = False, **kwargs: Any
     ) -> Any:
-        """The form of a new key, or the one that holds the name only."""
+        """A new key's form, or an existing one's."""
         if obj is None:
             kwargs["form"] = NewKeyForm
         return super().get_form(request, obj, change, **kwargs)
 
-    def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
-        """A new key's choices, or everything that may be shown of a key."""
+    def get_fieldsets(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
+        """What it is, what it may, and what became of it."""
         if obj is None:
-            return ["team", "application", "name", "expires_at", "never_expires"]
-        return ["name", *self.get_readonly_fields(request, obj)]
+            main = ["team", "name", "application", "expires_at", "never_expires"]
+            return [(None, {"fields": main}), ("Restrictions", {"fields": RULES})]
+        never = ["never_expires"] if "expires_at" not in self.get_readonly_fields(request, obj) else []
+        story = ["state", "last_used", "last_used_from", "created_by", "created_at", "paused_at"]
+        story += ["revoked_at", "revoked_reason", "replaces"]
+        return [
+            (None, {"fields": ["name", "hint", "team", "application", "expires_at", *never]}),
+            ("Restrictions", {"fields": RULES}),
+            ("What became of it", {"fields": story}),
+        ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> list[str]:
-        """Everything but the name, once the key exists."""
+        """What only steps change; of a key that has ended everything but its name."""
         if obj is None:
             return []
-        return [
-            "hint",
-            "state",
-            "team",
-            "application",
-            "created_by",
-            "created_at",
-            "expires_at",
-            "revoked_at",
-        ]
+        fixed = ["hint", "team", "state", "last_used", "last_used_from", "created_by", "created_at"]
+        fixed += ["paused_at", "revoked_at", "revoked_reason", "replaces"]
+        ended = obj.state_at(timezone.now()) in _ENDED
+        return [*fixed, "application", "expires_at", *RULES] if ended else fixed
 
     def has_delete_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:
         """Keys are revoked, so that the ledger can always say whose they were."""
         return False
 
+    # --- Making and changing ---
+
     def add_view(
         self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """With one button: what follows is always the page that shows the secret."""
-        buttons = {"show_save_and_continue": False, "show_save_and_add_another": False}
-        return super().add_view(request, form_url, {**(extra_context or {}), **buttons})
+        """First whose key it will be, then the rest. What follows is always the page that shows the secret."""
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        choice = TeamChoiceForm(request.POST or request.GET or None)
+        if request.method == "GET" and not choice.is_valid():
+            return self._ask_for_the_team(request)
+        team = choice.cleaned_data["team"] if choice.is_valid() else None
+        context = {
+            "show_save_and_continue": False,
+            "show_save_and_add_another": False,
+            "subtitle": f"Team {team}" if team else None,
+        }
+        return super().add_view(request, form_url, {**(extra_context or {}), **context})
+
+    def _ask_for_the_team(self, request: HttpRequest) -> HttpResponse:
+        form = TeamChoiceForm()
+        field, team = ApiKey._meta.get_field("team"), form.fields["team"]
+        team.widget = AutocompleteSelect(field, self.admin_site, choices=team.choices)  # type: ignore[attr-defined]
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Add API key",
+            "subtitle": "Whose key is it?",
+            "opts": self.opts,
+            "form": form,
+            "media": self.media + form.media,
+            "has_teams": Team.objects.exists(),
+            "is_unanswered": "team" in request.GET,
+        }
+        return TemplateResponse(request, "admin/teams/apikey/choose_team.html", context)
+
+    def changeform_view(self, request: HttpRequest, *arguments: Any, **words: Any) -> Any:
+        """The form's page. What changed between its checks and the change itself is told, and nothing is saved."""
+        try:
+            return super().changeform_view(request, *arguments, **words)
+        except ValidationError as error:
+            self.message_user(request, f"Nothing was saved. {' '.join(error.messages)}", messages.ERROR)
+            return HttpResponseRedirect(request.get_full_path())
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """Make the key through the service, which records it; keep the secret for this one response."""
+        """Through the services, which record it; a new key's secret is kept for this one response."""
         if change:
-            super().save_model(request, obj, form, change)
+            change_key(obj, actor=actor_of(request), **form.changes())
             return
         created = create_key(
             obj.team,
@@ -160,26 +246,36 @@ class ApiKeyAdmin(ConfirmingAdmin):
             application=obj.application,
             expires_at=obj.expires_at,
             never_expires=form.cleaned_data["never_expires"],
+            **{name: form.cleaned_data[name] for name in RULES},
         )
         obj.pk = created.key.pk
         obj.refresh_from_db()
-        request.new_secret = created.secret  # type: ignore[attr-defined]
+        request.new_key = created  # type: ignore[attr-defined]
 
     def record_saved(self, request: HttpRequest, form: Any, change: bool) -> None:
-        """Record a new name; `create_key` has recorded a new key."""
-        if change:
-            super().record_saved(request, form, change)
+        """The services have recorded it."""
 
     def response_add(
         self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None
     ) -> HttpResponse:
-        """Show the secret, for the only time, in the answer itself: no message, cookie, session or address."""
+        """Show the secret."""
+        return self._show_secret(request, request.new_key)  # type: ignore[attr-defined]
+
+    def respond(self, request: HttpRequest, step: Step, results: Sequence[object]) -> HttpResponse:
+        """After a rotation show the new key's secret."""
+        match results:
+            case [CreatedKey() as created]:
+                return self._show_secret(request, created)
+        return super().respond(request, step, results)
+
+    def _show_secret(self, request: HttpRequest, created: CreatedKey) -> HttpResponse:
+        """For the only time, in the answer itself: no message, cookie, session or address holds it."""
         context = {
             **self.admin_site.each_context(request),
             "title": "Copy the new key now",
             "opts": self.opts,
-            "key": obj,
-            "secret": request.new_secret,  # type: ignore[attr-defined]
+            "key": created.key,
+            "secret": created.secret,
             "models_url": request.build_absolute_uri("/v1/models"),
         }
         response = TemplateResponse(request, "admin/teams/apikey/created.html", context)

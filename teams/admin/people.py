@@ -10,10 +10,10 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
 from audit.admin_trail import AuditedAdmin, CappedPaginator
 from teams.admin.confirmed import ConfirmingAdmin, Step
+from teams.deactivation import activate_team, deactivate_team
 from teams.models import Application, Department, Member, Team
 from teams.platform_admins import LastPlatformAdmin, keeping_a_platform_admin
 from teams.roles import Action
-from teams.services import activate_team, deactivate_team
 
 
 @admin.register(Department)

@@ -28,13 +28,14 @@ class Desk:
     """Somebody at the administration."""
 
     def __init__(self, account: Account) -> None:
+        self.account = account
         self.name = account.username
         self.client = Client(headers={"host": "localhost"})
         self.client.force_login(account.user)
 
-    def get(self, path: str) -> Any:
+    def get(self, path: str, query: dict[str, Any] | None = None) -> Any:
         """A page."""
-        return self.client.get(path)
+        return self.client.get(path, query)
 
     def post(self, path: str, form: dict[str, Any] | None = None) -> Any:
         """A form, as it was sent."""

@@ -56,7 +56,7 @@ DROP FUNCTION teams_keep_a_platform_admin();
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("teams", "0003_key_application_same_team"),
+        ("teams", "0009_keys_raise_no_version"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
     operations = [migrations.RunSQL(CREATE, DROP)]

@@ -1,0 +1,120 @@
+"""Who holds a key, and what the key may be used for, as plain values that a worker keeps in memory."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from teams.key_rules import Address, Network, parse_network
+from teams.models import ApiKey, Application, Team
+
+
+@dataclass(slots=True, weakref_slot=True, eq=False)
+class KeyOwner:
+    """A team, the department above it and its applications (ids by slug): one object for all the team's keys.
+
+    `is_current` is the ring's: it is lowered when something here has changed, and every holder that refers to
+    this object is then looked up again.
+    """
+
+    team_id: int
+    team: str
+    is_active: bool
+    department_id: int
+    department: str
+    applications: Mapping[str, int]
+    is_current: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRules:
+    """What a key is restricted to; an empty rule restricts nothing."""
+
+    scopes: frozenset[str]
+    models: frozenset[str]
+    networks: tuple[Network, ...]
+
+    def allow_address(self, address: Address | None) -> bool:
+        """Whether the key may be used from `address`; from an unknown one only without ranges."""
+        return not self.networks or (
+            address is not None and any(address in network for network in self.networks)
+        )
+
+    def allow_endpoint(self, endpoint: str) -> bool:
+        """Whether the key may call `endpoint`."""
+        return not self.scopes or endpoint in self.scopes
+
+    def allow_model(self, name: str) -> bool:
+        """Whether the key may use the model."""
+        return not self.models or name in self.models
+
+
+@dataclass(frozen=True, slots=True)
+class KeyHolder:
+    """A stored key, whatever its state. `rules` is None for a key without restrictions, which cost it nothing."""
+
+    key_id: int
+    hint: str
+    owner: KeyOwner
+    application_id: int | None
+    application: str
+    is_stopped: bool  # revoked or paused
+    expires_at: datetime | None
+    rules: KeyRules | None
+
+    @property
+    def team_id(self) -> int:
+        """The key's team."""
+        return self.owner.team_id
+
+    def is_usable_at(self, moment: datetime) -> bool:
+        """Whether calls with this key are answered at `moment`, as far as key and team say."""
+        if self.is_stopped or not self.owner.is_active:
+            return False
+        return self.expires_at is None or moment < self.expires_at
+
+    def may_use(self, model: str) -> bool:
+        """Whether the key's own rules allow the model; the team's grants are another matter."""
+        return self.rules is None or self.rules.allow_model(model)
+
+
+NO_OWNERS: Mapping[int, KeyOwner] = {}
+
+
+def find_key_holder(digests: list[bytes], owners: Mapping[int, KeyOwner] = NO_OWNERS) -> KeyHolder | None:
+    """The holder of the key stored under one of `digests`, or None. `owners`, by team, need not be read again."""
+    key = ApiKey.objects.select_related("application").filter(digest__in=digests).first()
+    if key is None:
+        return None
+    return KeyHolder(
+        key_id=key.pk,
+        hint=key.hint,
+        owner=owners.get(key.team_id) or _read_owner(key.team_id),
+        application_id=key.application_id,
+        application=key.application.slug if key.application else "",
+        is_stopped=key.revoked_at is not None or key.paused_at is not None,
+        expires_at=key.expires_at,
+        rules=_read_rules(key),
+    )
+
+
+def _read_owner(team_id: int) -> KeyOwner:
+    team = Team.objects.select_related("department").get(pk=team_id)
+    applications = Application.objects.filter(team_id=team_id).order_by().values_list("slug", "id")
+    return KeyOwner(
+        team_id=team_id,
+        team=team.slug,
+        is_active=team.is_active,
+        department_id=team.department_id,
+        department=team.department.slug,
+        applications=dict(applications),
+    )
+
+
+def _read_rules(key: ApiKey) -> KeyRules | None:
+    if not (key.scopes or key.allowed_models or key.ip_ranges):
+        return None
+    return KeyRules(
+        scopes=frozenset(key.scopes),
+        models=frozenset(key.allowed_models),
+        networks=tuple(parse_network(text) for text in key.ip_ranges),
+    )
