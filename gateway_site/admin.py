@@ -37,6 +37,12 @@ class PersonForm(UserChangeForm):  # type: ignore[type-arg]
 
     password = ReadOnlyPasswordHashField(label="Password", widget=PasswordState)
 
+    class Meta(UserChangeForm.Meta):
+        help_texts = {
+            "is_active": "A closed account cannot sign in; what it did stays in the trail.",
+            "is_superuser": "Counts as a platform admin. Better give the role below, which the trail knows by name.",
+        }
+
 
 class MemberInline(TabularInline):
     """The person's roles."""
@@ -44,6 +50,7 @@ class MemberInline(TabularInline):
     model = Member
     extra = 0
     autocomplete_fields = ["department", "team"]
+    verbose_name = "role"
     verbose_name_plural = "roles"
 
 
@@ -53,7 +60,7 @@ class PersonAdmin(KeepsAPlatformAdmin, UserAdmin):  # type: ignore[type-arg]
 
     form = PersonForm
     inlines = [MemberInline]
-    list_display = ["username", "email", "first_name", "last_name", "is_active", "is_superuser", "last_login"]
+    list_display = ["username", "full_name", "email", "is_active", "last_login"]
     list_filter = ["is_active", "is_superuser", "memberships__role"]
     search_fields = ["username", "first_name", "last_name", "email"]
     readonly_fields = ["last_login", "date_joined"]
@@ -64,6 +71,11 @@ class PersonAdmin(KeepsAPlatformAdmin, UserAdmin):  # type: ignore[type-arg]
         ("Person", {"fields": ["first_name", "last_name", "email"]}),
         ("Account", {"fields": ["is_active", "is_superuser", "last_login", "date_joined"]}),
     ]
+
+    @admin.display(description="Name", ordering="last_name")
+    def full_name(self, user: User) -> str:
+        """First and last name."""
+        return user.get_full_name() or "-"
 
     @transaction.atomic
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:

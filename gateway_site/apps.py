@@ -4,6 +4,7 @@ import logging
 
 from django.apps import AppConfig, apps
 from django.contrib.admin.apps import AdminConfig
+from django.contrib.auth.apps import AuthConfig
 from django.db.models.signals import post_migrate
 
 
@@ -28,3 +29,9 @@ class GatewayAdminConfig(AdminConfig):
     """Django's administration with our site, so that `admin.register` registers there."""
 
     default_site = "gateway_site.admin_site.GatewayAdminSite"
+
+
+class PeopleConfig(AuthConfig):
+    """Django's accounts, under the name that the administration's pages give them."""
+
+    verbose_name = "People"

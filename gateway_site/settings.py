@@ -36,7 +36,7 @@ GATEWAY_FIELD_KEYS = env.items("GATEWAY_FIELD_KEYS")
 # --- Applications, in the order of imports (ARCHITECTURE.md) --------------------------------------------
 INSTALLED_APPS = [
     "gateway_site.apps.GatewayAdminConfig",
-    "django.contrib.auth",
+    "gateway_site.apps.PeopleConfig",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
@@ -156,6 +156,7 @@ LOGOUT_REDIRECT_URL = "landing"
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_TZ = True
+FORMAT_MODULE_PATH = ["gateway_site.formats"]
 STATIC_URL = "/static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 STATIC_ROOT = env.text("GATEWAY_STATIC_ROOT", "") or None  # where `collectstatic` puts them, if it is run

@@ -152,10 +152,10 @@ class BackendAdmin(ConfirmingAdmin):
     """Deployments at providers."""
 
     form = BackendForm
-    list_display = ["name", "provider", "base_url", "upstream_model", "credential_state", "state"]
+    list_display = ["name", "base_url", "upstream_model", "credential_state", "state"]
     list_filter = ["is_active", "is_draining", "provider"]
     search_fields = ["name", "base_url", "upstream_model"]
-    readonly_fields = ["credential_state", "is_draining"]
+    readonly_fields = ["credential_state", "state"]
     inlines = [PriceInline]
     steps = (
         Step(
