@@ -1,7 +1,7 @@
 """The yardstick: the least a Python proxy can do with the same server and client libraries.
 
-A bare ASGI function on aiohttp: no key, no JSON, no record. Server and client are set up as the gateway sets
-up its own (manage.py serve, routing/providers/openai.py), so that the difference is what the gateway does.
+A bare ASGI function on aiohttp, the fastest client library measured (docs/adr/0002): no key, no JSON, no record.
+The server is set up as the gateway sets up its own (manage.py serve).
 """
 
 import argparse

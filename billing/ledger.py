@@ -7,6 +7,10 @@ import msgspec
 
 from billing.spool import Spool
 
+OPEN_MARK = (
+    b"R"  # before the entry of a call that only began; every other frame is an entry, which begins with "{"
+)
+
 
 class LedgerEntry(msgspec.Struct):
     """The columns of UsageRecord, in the same names (a test holds the two together)."""
@@ -48,6 +52,7 @@ class LedgerEntry(msgspec.Struct):
     duration_ms: int
     first_byte_ms: int | None
     overhead_us: int | None
+    requests: int = 1
     spool: uuid.UUID | None = None
     seq: int = 0
 
@@ -61,9 +66,16 @@ class Ledger:
 
     def append(self, entry: LedgerEntry) -> None:
         """Make `entry` durable against the death of this process: about 3 microseconds, no waiting."""
+        self.spool.append(self._encode(entry))
+
+    def append_open(self, entry: LedgerEntry) -> None:
+        """Make durable how a call that now begins is to stand if this process dies before `append`."""
+        self.spool.append_open(OPEN_MARK + self._encode(entry))
+
+    def _encode(self, entry: LedgerEntry) -> bytes:
         entry.spool = self.spool.id
         entry.seq = self.spool.last_seq + 1
-        self.spool.append(self._encoder.encode(entry))
+        return self._encoder.encode(entry)
 
 
 _UNSTORABLE = dict.fromkeys((*range(32), 127, *range(55296, 57344)), "�")

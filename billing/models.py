@@ -54,10 +54,12 @@ class Status(models.TextChoices):
     REFUSED = "refused", "Refused by the gateway"
     FAILED = "failed", "Failed at the backend"
     CLIENT_LEFT = "client_left", "The client left"
+    ABANDONED = "abandoned", "The gateway's process died during the call"
 
 
 class UsageRecord(models.Model):
-    """The ledger: one row per request, appended by the shipper, never changed.
+    """The ledger: one row per request, appended by the shipper, never changed. Only refusals that come in
+    floods share rows, which say how many they stand for.
 
     Names are copied beside the ids and there are no foreign keys, so that no later edit or deletion can
     change or block what happened. Money is integer nano-dollars (1e-9 USD), rounded half up once per token
@@ -75,6 +77,9 @@ class UsageRecord(models.Model):
     http_status = models.PositiveSmallIntegerField()
     reason = models.CharField(
         max_length=64, blank=True, help_text="The x-gateway-reason of a refusal or failure."
+    )
+    requests = models.PositiveIntegerField(
+        default=1, db_default=1, help_text="How many like refusals this row stands for; 1 for all else."
     )
 
     department_id = models.BigIntegerField(null=True)
@@ -148,6 +153,10 @@ class UsageRecord(models.Model):
                 name="usagerecord_cost_not_negative",
             ),
             models.CheckConstraint(condition=Q(status__in=Status.values), name="usagerecord_status_known"),
+            models.CheckConstraint(
+                condition=Q(requests=1) | Q(requests__gt=1, status=Status.REFUSED),
+                name="usagerecord_only_refusals_in_bulk",
+            ),
         ]
         indexes = [
             models.Index(fields=["team_id", "-request_id"], name="usagerecord_team"),

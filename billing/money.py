@@ -28,6 +28,12 @@ def cost_nanousd(tokens: int, price_nanousd_per_million: int) -> int:
     return (2 * tokens * price_nanousd_per_million + _TOKENS_PER_PRICE) // (2 * _TOKENS_PER_PRICE)
 
 
+def decimal_usd(nanousd: int) -> str:
+    """Nano-dollars as a plain decimal number of US dollars for machines: 1234 is 0.000001234."""
+    whole, rest = divmod(abs(nanousd), NANOUSD_PER_USD)
+    return f"{'-' if nanousd < 0 else ''}{whole}.{rest:09d}"
+
+
 def format_nanousd(nanousd: int) -> str:
     """Nano-dollars as US dollars with all nine decimals, by integer arithmetic: 1234 is $0.000001234."""
     whole, rest = divmod(abs(nanousd), NANOUSD_PER_USD)

@@ -18,6 +18,7 @@ from uuid import UUID
 HEADER = struct.Struct("<IIQ")  # body length in bytes, crc32 of sequence number and body, sequence number
 _SEQ = struct.Struct("<Q")
 MAX_FRAME_BYTES = 4096
+FRAMES_PER_CALL = 2  # one when the call begins, one when it has ended
 SEGMENT_BYTES = 64 * 1024**2
 _FIRST_READ_BYTES = 64 * 1024
 
@@ -63,9 +64,9 @@ class Spool:
         self._file = self._reserve_segment(0)
 
     def admit(self) -> None:
-        """Promise room for the record of one more call. Raises SpoolFull; every success needs one `append`
+        """Promise room for the frames of one more call. Raises SpoolFull; every success needs one `append`
         or `release`."""
-        needed = (self.open_calls + 1) * MAX_FRAME_BYTES
+        needed = (self.open_calls + 1) * FRAMES_PER_CALL * MAX_FRAME_BYTES
         if self._segment_bytes - self._offset < needed:
             self._rotate(needed)
         self.open_calls += 1
@@ -84,8 +85,15 @@ class Spool:
         self.open_calls -= 1
 
     def append(self, body: bytes) -> int:
-        """Write one frame for an admitted call; returns its sequence number. Raises OSError, never half-done."""
+        """Write an admitted call's last frame; returns its sequence number. Raises OSError, never half-done."""
         self.open_calls -= 1  # the promise is kept or broken, but never held for ever
+        return self._write(body)
+
+    def append_open(self, body: bytes) -> int:
+        """Write an admitted call's first frame, once at most; its last one is still promised. Raises OSError."""
+        return self._write(body)
+
+    def _write(self, body: bytes) -> int:
         if len(body) + HEADER.size > MAX_FRAME_BYTES:
             raise ValueError(f"a frame of {len(body)} bytes is too large")
         if self._is_closed:

@@ -1,4 +1,4 @@
-"""The lean ASGI handler of `/v1`, and of the health checks that need the worker's own state.
+"""The lean ASGI handler of the data plane, and of the health checks that need the worker's own state.
 
 Stock Django opens a thread-sensitive context per request, spools the body to a file and races a disconnect
 listener; that costs more than the whole pipeline (docs/adr/0001). This handler reads the bounded body,
@@ -14,7 +14,7 @@ from gateway_site.health import livez, readyz
 from routing.authentication import refuse_keyless, refuse_repeated_keys
 from routing.call import Call, Client, Reply
 from routing.gateway import Gateway
-from routing.urls import find_view
+from routing.urls import find_view, is_data_plane
 from routing.views import DataPlaneRequest, refuse_unread
 from teams.errors import GatewayError, body_timeout, body_too_large, headers_too_large
 
@@ -34,7 +34,7 @@ class ClientGone(Exception):
 
 
 class DataPlane:
-    """Serves one worker's `/v1`."""
+    """Serves one worker's data plane."""
 
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
@@ -42,7 +42,7 @@ class DataPlane:
     @staticmethod
     def serves(path: str) -> bool:
         """Whether `path` is ours rather than Django's."""
-        return path.startswith("/v1/") or path == "/v1" or path in _HEALTH
+        return is_data_plane(path) or path in _HEALTH
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; returns quietly when the caller has gone."""
@@ -61,9 +61,10 @@ class DataPlane:
             call = Call(scope["method"], scope["path"], headers, b"", client, address)
             await _send_plain(send, refuse_unread(self.gateway, call, error), scope)
             return
-        call = Call(scope["method"], scope["path"], headers, body, client, address)
+        view, path_model = find_view(scope["path"])
+        call = Call(scope["method"], scope["path"], headers, body, client, address, path_model)
         try:
-            reply: Reply = await find_view(call.path)(DataPlaneRequest(self.gateway, call))
+            reply: Reply = await view(DataPlaneRequest(self.gateway, call))
             if reply.stream is None:
                 await _send_plain(send, reply, scope)
             else:

@@ -20,6 +20,8 @@ async def readyz(gateway: Gateway) -> tuple[int, bytes]:
     degraded = list(gateway.configuration.snapshot.faults)
     if not gateway.configuration.is_current:
         degraded.append("database: away; known keys are served by the last configuration")
+    if not gateway.key_watch.is_current:
+        degraded.append("keys: changes are not heard of; known keys are served as they were")
     if not await _store_answers():
         degraded.append("store: Redis or Valkey does not answer")
     if not gateway.ledger.spool.has_room():

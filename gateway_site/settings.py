@@ -92,7 +92,15 @@ DATABASES = {
 DATABASES["owner"]["TEST"] = {"MIRROR": "default"}
 DATABASE_ROUTERS = ["gateway_site.database.SchemaOwnerRouter"]
 for _database in DATABASES.values():
-    _database.setdefault("OPTIONS", {})["connect_timeout"] = 5
+    # A server that vanished without a word is given up within seconds, or its threads would wait for a quarter of
+    # an hour; a new one (a failover) is then found by the next query.
+    _database.setdefault("OPTIONS", {}).update(
+        connect_timeout=5,
+        tcp_user_timeout=10_000,
+        keepalives_idle=5,
+        keepalives_interval=2,
+        keepalives_count=3,
+    )
 
 # --- Redis or Valkey, Celery ----------------------------------------------------------------------------
 REDIS_URL = env.text("REDIS_URL")
@@ -128,6 +136,18 @@ GATEWAY_SPOOL_DIR = Path(env.text("GATEWAY_SPOOL_DIR"))
 GATEWAY_SPOOL_MAX_BYTES = env.integer("GATEWAY_SPOOL_MAX_BYTES", 2 * 1024**3, least=192 * 1024**2)
 GATEWAY_MAX_BODY_BYTES = env.integer("GATEWAY_MAX_BODY_BYTES", 20 * 1024**2, least=1024)
 GATEWAY_MAX_ANSWER_BYTES = env.integer("GATEWAY_MAX_ANSWER_BYTES", 32 * 1024**2, least=1024)
+# Refusals of one key and reason that get a row of their own each minute, per worker; the rest share one.
+GATEWAY_REFUSAL_ROWS = env.integer("GATEWAY_REFUSAL_ROWS", 20, least=1)
+# The most of one request; past it, it is refused before anything is spent.
+GATEWAY_MAX_MESSAGES = env.integer("GATEWAY_MAX_MESSAGES", 10_000, least=1)
+GATEWAY_MAX_TOOLS = env.integer("GATEWAY_MAX_TOOLS", 512, least=1)
+GATEWAY_MAX_CHOICES = env.integer("GATEWAY_MAX_CHOICES", 128, least=1)
+GATEWAY_MAX_INPUTS = env.integer("GATEWAY_MAX_INPUTS", 2_048, least=1)
+GATEWAY_MAX_TOKENS = env.integer("GATEWAY_MAX_TOKENS", 1_000_000, least=1)
+GATEWAY_MAX_STREAM_S = env.integer("GATEWAY_MAX_STREAM_S", 3_600, least=1)
+# Whether answers name their backend and their cost in x-gateway-backend and x-gateway-cost-usd.
+GATEWAY_SHOW_BACKEND = env.flag("GATEWAY_SHOW_BACKEND", default=True)
+GATEWAY_SHOW_COST = env.flag("GATEWAY_SHOW_COST", default=True)
 GATEWAY_KEEPALIVE_S = env.integer("GATEWAY_KEEPALIVE_S", 15, least=1)
 GATEWAY_SHUTDOWN_S = env.integer("GATEWAY_SHUTDOWN_S", 30, least=1)
 # host:port pairs of backends that may use plain http, loopback or private addresses.

@@ -9,8 +9,6 @@ from collections.abc import Collection
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import urlsplit
 
-from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import DefaultResolver
 from django.conf import settings
 
 METADATA_HOSTS = frozenset(
@@ -80,25 +78,3 @@ def _literal(host: str) -> IPv4Address | IPv6Address | None:
         return ip_address(socket.inet_aton(host))
     except (OSError, ValueError):
         return None
-
-
-class GuardedResolver(AbstractResolver):
-    """Resolves names and drops nothing silently: one forbidden address among the answers refuses the name."""
-
-    def __init__(self, private: Collection[str]) -> None:
-        self._private = private
-        self._resolver = DefaultResolver()
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        """The addresses of `host`, each checked. Raises ForbiddenAddress."""
-        results = await self._resolver.resolve(host, port, family)
-        allowed = is_private_allowed(host, port, self._private)
-        for result in results:
-            check_address(ip_address(result["host"].partition("%")[0]), private_allowed=allowed)
-        return results
-
-    async def close(self) -> None:
-        """Release the inner resolver."""
-        await self._resolver.close()

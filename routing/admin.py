@@ -38,7 +38,7 @@ class RouteInline(TabularInline):
 class CatalogueModelAdmin(AuditedAdmin):
     """The catalogue."""
 
-    list_display = ["name", "description", "is_active"]
+    list_display = ["name", "description", "max_output_tokens", "is_active"]
     list_filter = ["is_active"]
     search_fields = ["name", "description"]
     inlines = [RouteInline]

@@ -26,6 +26,7 @@ class Client:
         """The answer is complete."""
         if self._watcher is not None:
             self._watcher.cancel()
+            self._watcher = None  # else the two would keep each other until the collector comes
 
     async def _watch(self, task: "asyncio.Task[Any]") -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -37,7 +38,7 @@ class Client:
 @dataclass(frozen=True, slots=True)
 class Call:
     """One request. `headers` are lower-case names; the body is complete and within its bound; `address` is the
-    caller's, as far as proxies that we trust can say."""
+    caller's, as far as proxies that we trust can say; `path_model` is the model that the path names."""
 
     method: str
     path: str
@@ -45,6 +46,7 @@ class Call:
     body: bytes
     client: Client
     address: str = ""
+    path_model: str | None = None
 
 
 @dataclass(slots=True)

@@ -1,9 +1,11 @@
 """Keeps a worker's snapshot current: asks for the version twice a second and swaps the snapshot when it rose."""
 
 import asyncio
+import contextlib
 import logging
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
 
 from django.db import DatabaseError, InterfaceError, connection
@@ -12,6 +14,7 @@ from routing.snapshot import Snapshot, load_snapshot, read_version
 
 logger = logging.getLogger(__name__)
 
+_CLOSE_S = 1.0
 _REFRESH_S = 3.0  # a database that takes longer is away
 POLL_S = 0.5  # a change acts within a second on every worker
 Result = TypeVar("Result")
@@ -29,10 +32,17 @@ class DatabaseThreads:
         return await asyncio.get_running_loop().run_in_executor(self._threads, _with_live_connection, query)
 
     def close(self) -> None:
-        """End the threads; a query that hangs is not waited for."""
-        for _ in range(self._count):
-            self._threads.submit(connection.close)
+        """End the threads and their connections; a query that hangs is not waited for."""
+        all_are_here = threading.Barrier(self._count)  # else one thread could do the work of two
+        futures = [self._threads.submit(_close_connection, all_are_here) for _ in range(self._count)]
+        wait(futures, timeout=2 * _CLOSE_S)
         self._threads.shutdown(wait=False)
+
+
+def _close_connection(all_are_here: threading.Barrier) -> None:
+    with contextlib.suppress(threading.BrokenBarrierError):
+        all_are_here.wait(_CLOSE_S)
+    connection.close()
 
 
 def _with_live_connection(query: Callable[[], Result]) -> Result:

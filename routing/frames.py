@@ -11,7 +11,7 @@ from itertools import pairwise
 import msgspec
 
 from billing.usage import Usage
-from routing.chat import decode_leniently, read_usage, texts_in
+from routing.endpoints.usage import decode_leniently, read_usage, texts_in
 
 _COMPACT_NULL_USAGE = b',"usage":null'  # as OpenAI writes it; a search ten times cheaper than the general one
 _NULL_USAGE_END, _FRAME_CLOSE = _COMPACT_NULL_USAGE + b"}\n\n", b"}\n\n"

@@ -4,25 +4,33 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError
 
-from billing.ledger import Ledger
-from billing.spool import Spool, sync_files
+from billing.ledger import Ledger, LedgerEntry
+from billing.models import Status
+from billing.refusals import RefusalBundles
+from billing.spool import Spool, SpoolFull, sync_files
 from billing.tokens import TokenCounter, load_counter
+from billing.usage import Usage
 from routing.client_address import TrustedProxies
 from routing.configuration import Configuration, DatabaseThreads
+from routing.endpoints.bounds import Bounds
+from routing.headers import Shown
 from routing.key_watch import KeyWatch
 from routing.models import Provider as ProviderName
 from routing.providers.base import Provider
 from routing.providers.openai import OpenAIProvider
 from routing.trace import Trace
-from teams.errors import database_unavailable
+from routing.upstream.dial import Dialer
+from routing.upstream.pool import Pool
+from teams.errors import database_unavailable, ledger_unavailable
 from teams.key_holder import KeyHolder, KeyOwner, find_key_holder
 from teams.key_rules import parse_network
 from teams.key_uses import KeyUses, Uses, write_key_uses
@@ -33,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 _LOOK_UP_S = 5.0
 _LAST_RECORDS_S = 15.0  # to count and record the requests that a shutdown cut off
+_BUNDLES_S = 5.0
 _SYNC_S = 0.1  # what a power loss can take of the spool
 
 
@@ -45,8 +54,12 @@ class GatewaySettings:
     max_body_bytes: int
     max_answer_bytes: int
     keepalive_s: float
+    max_stream_s: float
     key_peppers: str
     private_backends: frozenset[str]
+    bounds: Bounds
+    shown: Shown
+    refusal_rows: int
     redis_url: str = field(repr=False)
     trusted_proxies: TrustedProxies
 
@@ -59,8 +72,18 @@ class GatewaySettings:
             max_body_bytes=settings.GATEWAY_MAX_BODY_BYTES,
             max_answer_bytes=settings.GATEWAY_MAX_ANSWER_BYTES,
             keepalive_s=settings.GATEWAY_KEEPALIVE_S,
+            max_stream_s=settings.GATEWAY_MAX_STREAM_S,
             key_peppers=settings.GATEWAY_KEY_PEPPERS,
             private_backends=settings.GATEWAY_PRIVATE_BACKENDS,
+            bounds=Bounds(
+                messages=settings.GATEWAY_MAX_MESSAGES,
+                tools=settings.GATEWAY_MAX_TOOLS,
+                choices=settings.GATEWAY_MAX_CHOICES,
+                inputs=settings.GATEWAY_MAX_INPUTS,
+                tokens=settings.GATEWAY_MAX_TOKENS,
+            ),
+            refusal_rows=settings.GATEWAY_REFUSAL_ROWS,
+            shown=Shown(backend=settings.GATEWAY_SHOW_BACKEND, cost=settings.GATEWAY_SHOW_COST),
             redis_url=settings.REDIS_URL,
             trusted_proxies=TrustedProxies(tuple(map(parse_network, settings.GATEWAY_TRUSTED_PROXIES))),
         )
@@ -77,9 +100,11 @@ class Gateway:
         self.key_watch = KeyWatch(self.keys, options.redis_url)
         self.key_uses = KeyUses(self._write_key_uses)
         self._finishing: set[asyncio.Task[None]] = set()
+        self.refusals = RefusalBundles(options.refusal_rows)
         self.ledger: Ledger
         self.counter: TokenCounter
-        self._providers: dict[str, OpenAIProvider]
+        self._pool: Pool
+        self._providers: dict[str, Provider]
         self._chores: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -87,11 +112,13 @@ class Gateway:
         options = self.options
         self.ledger = Ledger(Spool(uuid.uuid4(), options.spool_dir, max_bytes=options.spool_max_bytes))
         self.counter = await asyncio.to_thread(load_counter)
-        provider = OpenAIProvider(private=options.private_backends, max_answer_bytes=options.max_answer_bytes)
+        self._pool = Pool(Dialer(options.private_backends))
+        provider = OpenAIProvider(self._pool, max_answer_bytes=options.max_answer_bytes)
         self._providers = {ProviderName.OPENAI.value: provider}
         await self.key_watch.start()
         await self.configuration.start()
-        self._chores = [asyncio.create_task(self._sync_spool()), asyncio.create_task(self.key_uses.run())]
+        chores = (self._sync_spool(), self.key_uses.run(), self._record_bundles())
+        self._chores = [asyncio.create_task(chore) for chore in chores]
 
     async def close(self) -> None:
         """Give everything back, once every admitted request is recorded or the time for that has passed."""
@@ -103,11 +130,11 @@ class Gateway:
         for chore in self._chores:
             chore.cancel()
         await asyncio.wait(self._chores)
+        self._append_bundles(self.refusals.drain_all())
         await self.key_uses.flush()
         await self.key_watch.close()
         await self.configuration.close()
-        for provider in self._providers.values():
-            await provider.close()
+        self._pool.close()
         await asyncio.to_thread(self._database.close)
         self.ledger.spool.close()
 
@@ -118,13 +145,30 @@ class Gateway:
     def record(self, trace: Trace) -> None:
         """Append the request's one ledger entry. An entry that the spool cannot take is in the log instead."""
         entry = trace.to_entry()
+        if trace.status is Status.REFUSED and not self.refusals.take(entry):
+            self.ledger.spool.release()
+            return
+        self._append(entry)
+
+    def _append(self, entry: LedgerEntry) -> None:
         try:
             self.ledger.append(entry)
         except (OSError, ValueError):
             logger.exception(
-                "A usage record could not be spooled: %s", entry, extra={"request_id": str(trace.request_id)}
+                "A usage record could not be spooled: %s", entry, extra={"request_id": str(entry.request_id)}
             )
             raise
+
+    def record_begin(self, trace: Trace, reserve: Usage) -> None:
+        """Append, before the backend is called, how the request is to stand if this process dies meanwhile.
+
+        Refuses with 503 when the spool cannot take it: what cannot be accounted for is not done.
+        """
+        try:
+            self.ledger.append_open(trace.to_abandoned_entry(reserve))
+        except (OSError, ValueError) as error:
+            logger.error("A call cannot be noted: %s", error, extra={"request_id": str(trace.request_id)})
+            raise ledger_unavailable() from None
 
     async def finish(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` to its end even if the caller is cancelled meanwhile."""
@@ -143,6 +187,19 @@ class Gateway:
     async def _write_key_uses(self, uses: Uses) -> None:
         async with asyncio.timeout(_LOOK_UP_S):
             await self._database.run(lambda: write_key_uses(uses))
+
+    async def _record_bundles(self) -> None:
+        while True:
+            await asyncio.sleep(_BUNDLES_S)
+            self._append_bundles(self.refusals.drain(datetime.now(UTC)))
+
+    def _append_bundles(self, entries: Iterable[LedgerEntry]) -> None:
+        for entry in entries:
+            try:
+                self.ledger.spool.admit()
+                self._append(entry)
+            except (SpoolFull, OSError) as error:
+                logger.error("%d refusals are in no row (%s): %s", entry.requests, entry.reason, error)
 
     async def _sync_spool(self) -> None:
         while True:

@@ -93,6 +93,8 @@ class KeyWatch:
                 if is_heard:
                     logger.warning("Changes of keys are not announced, but found by looking: %r", error)
                 is_heard = False
+            except Exception:
+                logger.exception("Announcements of key changes cannot be heard.")
             await asyncio.sleep(_LISTEN_AGAIN_S)
 
     def _connect(self) -> "redis.asyncio.Redis":

@@ -15,6 +15,12 @@ class CatalogueModel(models.Model):
 
     name = models.CharField(max_length=128, unique=True, validators=[validate_model_name])
     description = models.CharField(max_length=500, blank=True)
+    max_output_tokens = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+        help_text="The longest answer that may be asked for. Empty: as the gateway's bound.",
+    )
     is_active = models.BooleanField(default=True, help_text="An inactive model is unknown to every caller.")
     created_at = models.DateTimeField(auto_now_add=True)
     backends: "models.ManyToManyField[Backend, Route]" = models.ManyToManyField(
@@ -28,7 +34,11 @@ class CatalogueModel(models.Model):
             models.CheckConstraint(
                 condition=Q(name__regex=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$"),
                 name="cataloguemodel_name_form",
-            )
+            ),
+            models.CheckConstraint(
+                condition=Q(max_output_tokens=None) | Q(max_output_tokens__gte=1),
+                name="cataloguemodel_max_output_tokens_positive",
+            ),
         ]
 
     def __str__(self) -> str:

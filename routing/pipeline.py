@@ -3,18 +3,19 @@
 from billing.ledger import clean_text
 from routing.authentication import authenticate
 from routing.call import Call, Reply
-from routing.chat import read_chat_request, render_models
+from routing.endpoints.base import Endpoint
+from routing.endpoints.models import render_model, render_models
 from routing.gateway import Gateway
-from routing.stages import call_plain, choose_backend, find_granted_model
-from routing.streaming import relay_stream
+from routing.stages import begin_call, call_plain, check_model_bounds, choose_backend, find_granted_model
+from routing.streaming import relay_stream, stream_limit_s
 from routing.trace import Trace
 
 _SLACK_S = 5  # so that the backend's own time limit comes first, with its error event
 _STREAM_HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
 
 
-async def complete_chat(gateway: Gateway, call: Call, trace: Trace) -> Reply:
-    """POST /v1/chat/completions: authenticate -> read -> find the model -> route -> call and charge.
+async def complete(gateway: Gateway, call: Call, endpoint: Endpoint, trace: Trace) -> Reply:
+    """POST to an endpoint: authenticate -> read -> find the model -> route -> call and charge.
 
     `GatewayView` records the request, however this function ends. A plain answer is priced before it is sent.
     Of a stream the first piece is awaited here, while the status is still open; `relay_stream` prices and
@@ -22,19 +23,20 @@ async def complete_chat(gateway: Gateway, call: Call, trace: Trace) -> Reply:
     """
     snapshot = gateway.configuration.snapshot
     caller = await authenticate(gateway, call, trace)
-    request = read_chat_request(call.body)
+    request = endpoint.read(call.body, gateway.options.bounds, call.path_model)
     trace.streamed = request.stream
     trace.end_user = clean_text(call.headers.get("x-user-id") or request.end_user)
     model = find_granted_model(snapshot, caller, request.model, trace)
+    check_model_bounds(model, request)
     target = choose_backend(model, trace)
 
-    trace.call_begins()
+    begin_call(gateway, call, request, model, trace)
     if not request.stream:
         return Reply(body=await call_plain(gateway, request, target, trace))
     call.client.cancel_when_gone()
     stream = relay_stream(gateway, call, request, target, trace)
-    first_piece, limit_s = await anext(stream), target.total_timeout_s + _SLACK_S
-    return Reply(headers=_STREAM_HEADERS, first_piece=first_piece, stream=stream, send_within_s=limit_s)
+    first_piece, limit_s = await anext(stream), stream_limit_s(gateway, target) + _SLACK_S
+    return Reply(headers=dict(_STREAM_HEADERS), first_piece=first_piece, stream=stream, send_within_s=limit_s)
 
 
 async def list_models(gateway: Gateway, call: Call, trace: Trace) -> Reply:
@@ -43,3 +45,10 @@ async def list_models(gateway: Gateway, call: Call, trace: Trace) -> Reply:
     caller = await authenticate(gateway, call, trace)
     granted = (model for model in snapshot.models.values() if caller.team_id in model.granted_teams)
     return Reply(body=render_models(model for model in granted if caller.may_use(model.name)))
+
+
+async def show_model(gateway: Gateway, call: Call, trace: Trace) -> Reply:
+    """GET /v1/models/{id}: one of them."""
+    snapshot = gateway.configuration.snapshot
+    caller = await authenticate(gateway, call, trace)
+    return Reply(body=render_model(find_granted_model(snapshot, caller, call.path_model or "", trace)))

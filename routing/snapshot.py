@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from django.db import connection, transaction
-from django.db.models import QuerySet
 
 from billing.models import PriceEntry
 from billing.money import Price, nanousd_per_million
@@ -45,6 +44,7 @@ class ServedModel:
     model_id: int
     name: str
     created_at: datetime
+    max_output_tokens: int | None
     targets: tuple[Target, ...]
     granted_teams: frozenset[int]
     is_draining: bool = False
@@ -75,7 +75,7 @@ def load_snapshot() -> Snapshot:
         for model_id, team_id in Grant.objects.order_by().values_list("model_id", "team_id"):
             granted[model_id].add(team_id)
         routes: dict[int, list[Target]] = defaultdict(list)
-        draining = set(Route.objects.filter(backend__in=_draining()).values_list("model_id", flat=True))
+        draining = _list_models_with_draining_backends()
         for model_id, backend_id in Route.objects.order_by("priority", "backend__name").values_list(
             "model_id", "backend_id"
         ):
@@ -86,6 +86,7 @@ def load_snapshot() -> Snapshot:
                 model_id=model.pk,
                 name=model.name,
                 created_at=model.created_at,
+                max_output_tokens=model.max_output_tokens,
                 targets=tuple(routes[model.pk]),
                 granted_teams=frozenset(granted[model.pk]),
                 is_draining=model.pk in draining and not routes[model.pk],
@@ -95,8 +96,9 @@ def load_snapshot() -> Snapshot:
     return Snapshot(version, models, tuple(faults))
 
 
-def _draining() -> "QuerySet[Backend]":
-    return Backend.objects.filter(is_active=True, is_draining=True)
+def _list_models_with_draining_backends() -> set[int]:
+    draining = Route.objects.filter(backend__is_active=True, backend__is_draining=True)
+    return set(draining.order_by().values_list("model_id", flat=True))
 
 
 def _load_targets() -> tuple[dict[int, Target], list[str]]:

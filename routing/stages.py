@@ -4,8 +4,10 @@ from billing.ledger import clean_text
 from billing.money import price_at
 from billing.spool import SpoolFull
 from billing.tokens import count_tokens
-from billing.usage import Usage
-from routing.chat import ChatRequest, answer_texts, prompt_texts, read_answer_usage
+from billing.usage import MOST_TOKENS, Usage
+from routing.call import Call
+from routing.endpoints.base import Request
+from routing.endpoints.bounds import check_max_tokens
 from routing.gateway import Gateway
 from routing.providers.base import backend_bad_answer
 from routing.snapshot import ServedModel, Snapshot, Target
@@ -22,8 +24,8 @@ from teams.errors import (
 )
 from teams.key_holder import KeyHolder
 
-_TOKENS_PER_MESSAGE = 3  # OpenAI's framing of a message, and as much once for the answer
-_PROMPT_OVERHEAD = 3
+_BYTES_PER_TOKEN = 4
+_LONGEST_ANSWER = 4_096  # in tokens, of who sets no bound
 
 
 def reserve_record(gateway: Gateway) -> None:
@@ -48,6 +50,11 @@ def find_granted_model(snapshot: Snapshot, caller: KeyHolder, name: str, trace: 
     return model
 
 
+def check_model_bounds(model: ServedModel, request: Request) -> None:
+    """Refuse with 400 an answer that is asked to be longer than the model's can be."""
+    check_max_tokens(request.max_tokens_field, request.max_tokens, model.max_output_tokens)
+
+
 def choose_backend(model: ServedModel, trace: Trace) -> Target:
     """The first backend in the route's order that has a price in force. Refuses with 503 when there is none."""
     for target in model.targets:
@@ -59,39 +66,55 @@ def choose_backend(model: ServedModel, trace: Trace) -> Target:
     raise model_unpriced(model.name) if model.targets else model_unavailable(model.name)
 
 
-async def call_plain(gateway: Gateway, request: ChatRequest, target: Target, trace: Trace) -> bytes:
+def begin_call(gateway: Gateway, call: Call, request: Request, model: ServedModel, trace: Trace) -> None:
+    """The last step before a backend is called: from here on the request has a record, whatever happens."""
+    trace.call_begins()
+    gateway.record_begin(trace, reserve(call, request, model))
+
+
+def reserve(call: Call, request: Request, model: ServedModel) -> Usage:
+    """What a call may use, before it is made: a quarter of its body's bytes as prompt, and for every answer the
+    longest it may be."""
+    longest = request.max_tokens or min(model.max_output_tokens or _LONGEST_ANSWER, _LONGEST_ANSWER)
+    return Usage(
+        input_tokens=-(-len(call.body) // _BYTES_PER_TOKEN),
+        output_tokens=min(longest * request.choices, MOST_TOKENS),
+        estimated=True,
+    )
+
+
+async def call_plain(gateway: Gateway, request: Request, target: Target, trace: Trace) -> bytes:
     """The backend's whole answer, charged by its figures, or by our count when it gave none that can be true.
 
     A caller who leaves does not stop the call: it is finished within the backend's time limit and charged.
     A failure is raised; one that the backend may bill all the same is charged at our count of the prompt.
     """
-    body = request.body_for(target.upstream_model)
+    endpoint, body = request.endpoint, request.body_for(target.upstream_model)
     produced: list[str] = []
     try:
-        answer = await gateway.provider(target.provider).complete(target, body, str(trace.request_id))
+        provider = gateway.provider(target.provider)
+        answer = await provider.complete(target, endpoint.path, body, str(trace.request_id))
         trace.first_byte_arrived()
         try:
-            usage = read_answer_usage(answer)
+            usage = endpoint.answer_usage(answer)
         except ValueError:
             raise backend_bad_answer() from None
         if usage is None:
-            produced = answer_texts(answer)
+            produced = endpoint.answer_texts(answer)
             usage = await estimate(gateway, request, produced)
         trace.charge(usage)
     except BaseException as error:
         if not isinstance(error, GatewayError) or error.may_have_cost:
             trace.charge(await estimate(gateway, request, produced))
         raise
-    return answer
+    return endpoint.finish(request, answer)
 
 
-async def estimate(gateway: Gateway, request: ChatRequest, produced: list[str]) -> Usage:
+async def estimate(gateway: Gateway, request: Request, produced: list[str]) -> Usage:
     """Our own count of a call: its prompt, and the texts the backend is known to have produced."""
-    texts, messages = prompt_texts(request)
+    prompt = request.endpoint.prompt(request)
     return Usage(
-        input_tokens=await count_tokens(gateway.counter, texts)
-        + _TOKENS_PER_MESSAGE * messages
-        + _PROMPT_OVERHEAD,
+        input_tokens=await count_tokens(gateway.counter, prompt.texts) + prompt.tokens,
         output_tokens=await count_tokens(gateway.counter, produced),
         estimated=True,
     )

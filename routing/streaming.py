@@ -7,9 +7,8 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from billing.usage import Usage
-from routing.alarm import Alarm
 from routing.call import Call
-from routing.chat import ChatRequest
+from routing.endpoints.base import Request
 from routing.errors import error_body
 from routing.frames import DONE_FRAME, FrameRelay
 from routing.gateway import Gateway
@@ -17,6 +16,7 @@ from routing.providers.base import UpstreamStream, backend_bad_answer, backend_b
 from routing.snapshot import Target
 from routing.stages import estimate
 from routing.trace import Trace
+from routing.upstream.bell import Bell
 from teams.errors import GatewayError, gateway_stopped, internal_error
 
 logger = logging.getLogger(__name__)
@@ -25,8 +25,13 @@ KEEP_ALIVE = b": keep-alive\n\n"
 _MAX_FRAME_BYTES = 4 * 1024**2
 
 
+def stream_limit_s(gateway: Gateway, target: Target) -> float:
+    """How long a stream of this backend may last in all."""
+    return min(target.total_timeout_s, gateway.options.max_stream_s)
+
+
 async def relay_stream(
-    gateway: Gateway, call: Call, request: ChatRequest, target: Target, trace: Trace
+    gateway: Gateway, call: Call, request: Request, target: Target, trace: Trace
 ) -> AsyncGenerator[bytes, None]:
     """The pieces to send to the caller as they come: whole frames, or a comment after a silence.
 
@@ -89,7 +94,7 @@ class _Note:
             self.gateway.record(self.trace)
 
 
-async def _count(gateway: Gateway, request: ChatRequest, relay: FrameRelay, note: _Note) -> None:
+async def _count(gateway: Gateway, request: Request, relay: FrameRelay, note: _Note) -> None:
     """Write `note` with our count. Figures that a backend reported on the way, of a stream that then broke
     off, cover only its beginning: the larger output holds."""
     usage, reported = None, relay.usage
@@ -105,7 +110,7 @@ class BackendStream:
     """The backend's side of one stream, under its time limits."""
 
     def __init__(
-        self, gateway: Gateway, request: ChatRequest, target: Target, relay: FrameRelay, trace: Trace
+        self, gateway: Gateway, request: Request, target: Target, relay: FrameRelay, trace: Trace
     ) -> None:
         """Begin to open the stream at once."""
         self._keepalive_s = gateway.options.keepalive_s
@@ -113,14 +118,17 @@ class BackendStream:
         self._trace = trace
         self._idle_timeout_s = target.idle_timeout_s
         now = time.monotonic()
-        self._deadline = now + target.total_timeout_s
+        self._deadline = now + stream_limit_s(gateway, target)
         self._silence_ends = now + target.first_byte_timeout_s
-        self._alarm = Alarm()
+        self._news = Bell()
         self.is_sent = False
         self._stream: UpstreamStream | None = None
         provider, body = gateway.provider(target.provider), request.body_for(target.upstream_model)
-        opened = provider.open_stream(target, body, str(trace.request_id), self._note_sent)
+        opened = provider.open_stream(
+            target, request.endpoint.path, body, str(trace.request_id), self._note_sent
+        )
         self._opening = asyncio.ensure_future(opened)
+        self._opening.add_done_callback(self._news.ring)
 
     async def next_piece(self) -> bytes:
         """Frames, or KEEP_ALIVE after a silence; b"" when the stream ended properly. Raises GatewayError."""
@@ -143,32 +151,35 @@ class BackendStream:
 
     def close(self) -> None:
         """Drop the connection, whatever state it is in."""
-        self._alarm.close()
-        self._opening.cancel()
-        self._opening.add_done_callback(_close_result)
+        self._news.close()
+        if self._stream is not None:
+            self._stream.close()
+        else:
+            self._opening.cancel()
+            self._opening.add_done_callback(_close_result)
 
     def _note_sent(self) -> None:
         self.is_sent = True
 
+    def _take(self) -> bytes | None:
+        """What has arrived, None when nothing has yet. Raises GatewayError."""
+        if self._stream is None:
+            if not self._opening.done():
+                return None
+            self._stream = self._opening.result()
+            self._stream.listen(self._news.ring)
+        return self._stream.take()
+
     async def _read_or_silence(self) -> bytes | None:
         """What arrived, or None when nothing did for the keep-alive time. Raises GatewayError."""
-        now = time.monotonic()
-        keepalive_at, limit_at = now + self._keepalive_s, min(self._silence_ends, self._deadline)
-        self._alarm.set(min(keepalive_at, limit_at))
-        try:
-            if self._stream is None:
-                self._stream = await asyncio.shield(self._opening)
-            data = await self._stream.read()
-        except asyncio.CancelledError:
-            if not self._alarm.was_heard():
-                raise
+        keepalive_at = time.monotonic() + self._keepalive_s
+        limit_at = min(self._silence_ends, self._deadline)
+        while (data := self._take()) is None:
+            if await self._news.wait(min(keepalive_at, limit_at)):
+                continue
             if keepalive_at < limit_at:
                 return None
-            raise backend_timeout(
-                "whole call" if self._deadline <= self._silence_ends else "silence"
-            ) from None
-        finally:
-            self._alarm.rest()
+            raise backend_timeout("whole call" if self._deadline <= self._silence_ends else "silence")
         self._silence_ends = time.monotonic() + self._idle_timeout_s
         return data
 

@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from billing.ids import uuid7
@@ -68,6 +68,19 @@ class Trace:
         self.status = Status.CLIENT_LEFT
         self.http_status = 499  # nginx's word for it; nobody receives it
         self.reason = "client_left"
+
+    def to_abandoned_entry(self, reserve: Usage) -> LedgerEntry:
+        """The ledger row if this process dies during the call that now begins: at the estimate `reserve`."""
+        assert self.price is not None, "a call is only made when it can be priced"  # noqa: S101
+        abandoned = replace(
+            self,
+            status=Status.ABANDONED,
+            http_status=0,
+            reason="worker_died",
+            usage=reserve,
+            cost=self.price.cost(reserve),
+        )
+        return abandoned.to_entry()
 
     def to_entry(self) -> LedgerEntry:
         """The ledger row of this request as it stands."""

@@ -1,20 +1,48 @@
-"""The routes of the data plane: literal paths, looked up in one dictionary."""
+"""The routes of the data plane: OpenAI's paths, and the same endpoints where the Azure client looks for them.
 
-from collections.abc import Awaitable, Callable
+Literal paths are looked up in one dictionary; what is left may name a model.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
 
 from routing.call import Reply
-from routing.views import ChatCompletionsView, DataPlaneRequest, ModelsView, UnknownPathView
+from routing.endpoints.chat import ChatEndpoint
+from routing.endpoints.completions import CompletionsEndpoint
+from routing.endpoints.embeddings import EmbeddingsEndpoint
+from routing.views import CompletionView, DataPlaneRequest, ModelsView, ModelView, UnknownPathView
 
 View = Callable[[DataPlaneRequest], Awaitable[Reply]]
 
 # A view keeps nothing of a request, so one of each serves them all.
-ROUTES: dict[str, View] = {
-    "/v1/chat/completions": ChatCompletionsView().dispatch,
-    "/v1/models": ModelsView().dispatch,
+_ENDPOINTS: Mapping[str, View] = {
+    endpoint.path: CompletionView(endpoint).dispatch
+    for endpoint in (ChatEndpoint(), CompletionsEndpoint(), EmbeddingsEndpoint())
 }
-unknown_path: View = UnknownPathView().dispatch
+_BASES = ("/v1/", "/openai/v1/")
+_LITERAL: Mapping[str, View] = {
+    base + path: view
+    for base in _BASES
+    for path, view in {**_ENDPOINTS, "models": ModelsView().dispatch}.items()
+}
+_MODEL = re.compile(r"(?:/openai)?/v1/models/(.+)")
+_DEPLOYMENT = re.compile(r"/openai/deployments/(.+?)/(" + "|".join(map(re.escape, _ENDPOINTS)) + ")")
+_show_model: View = ModelView().dispatch
+_unknown_path: View = UnknownPathView().dispatch
 
 
-def find_view(path: str) -> View:
-    """The view of `path`; a trailing slash is another path, as it is for the providers."""
-    return ROUTES.get(path, unknown_path)
+def is_data_plane(path: str) -> bool:
+    """Whether `path` is ours rather than Django's."""
+    return path.startswith(("/v1/", "/openai/")) or path in {"/v1", "/openai"}
+
+
+def find_view(path: str) -> tuple[View, str | None]:
+    """The view of `path`, and the model that the path names; a trailing slash is another path, as it is for the
+    providers. A model's name may hold slashes."""
+    if (view := _LITERAL.get(path)) is not None:
+        return view, None
+    if match := _MODEL.fullmatch(path):
+        return _show_model, match[1]
+    if match := _DEPLOYMENT.fullmatch(path):
+        return _ENDPOINTS[match[2]], match[1]
+    return _unknown_path, None

@@ -11,8 +11,10 @@ from rest_framework.views import APIView
 from billing.ledger import clean_text
 from routing import pipeline
 from routing.call import Call, Reply
+from routing.endpoints.base import Endpoint
 from routing.errors import render_error
 from routing.gateway import Gateway
+from routing.headers import describe
 from routing.stages import reserve_record
 from routing.trace import Trace
 from teams.errors import GatewayError, gateway_stopped, internal_error, method_not_allowed, path_unknown
@@ -45,6 +47,12 @@ class GatewayView(APIView):
     operation = "unknown"
     is_recorded = True  # whether success is an entry of the ledger
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages: dict[str, Stage] = {
+            name: getattr(self, name.lower()) for name in ("GET", "POST") if hasattr(self, name.lower())
+        }
+
     async def dispatch(self, request: DataPlaneRequest, *args: Any, **kwargs: Any) -> Reply:  # type: ignore[override]
         """The reply to `request`."""
         gateway, call = request.gateway, request.call
@@ -53,7 +61,7 @@ class GatewayView(APIView):
             reserve_record(gateway)
         except GatewayError as error:
             logger.error("A request is refused: %s", error, extra=_fields(trace))
-            return _identify(render_error(error), trace)
+            return _identify(gateway, render_error(error), trace)
         try:
             reply = await self.run(gateway, call, trace)
         except BaseException:
@@ -64,15 +72,12 @@ class GatewayView(APIView):
                 gateway.record(trace)
             else:
                 gateway.ledger.spool.release()
-        return _identify(reply, trace)
+        return _identify(gateway, reply, trace)
 
     async def run(self, gateway: Gateway, call: Call, trace: Trace) -> Reply:
         """The reply of the method's pipeline function, or the error it ended with, noted in `trace`."""
         try:
-            stage: Stage | None = (
-                getattr(self, call.method.lower(), None) if call.method in self.methods() else None
-            )
-            if stage is None:
+            if (stage := self.stages.get(call.method)) is None:
                 raise self.no_stage(call)
             return await stage(gateway, call, trace)
         except GatewayError as error:
@@ -91,22 +96,20 @@ class GatewayView(APIView):
 
     def no_stage(self, call: Call) -> GatewayError:
         """The error for a method this view does not have."""
-        return method_not_allowed(call.method, self.methods())
-
-    @classmethod
-    def methods(cls) -> list[str]:
-        """The HTTP methods this view answers."""
-        return [name for name in ("GET", "POST") if hasattr(cls, name.lower())]
+        return method_not_allowed(call.method, list(self.stages))
 
 
-class ChatCompletionsView(GatewayView):
-    """/v1/chat/completions"""
+class CompletionView(GatewayView):
+    """One endpoint that calls a backend."""
 
-    operation = "chat"
+    def __init__(self, endpoint: Endpoint) -> None:
+        super().__init__()
+        self.endpoint = endpoint
+        self.operation = endpoint.operation
 
     async def post(self, gateway: Gateway, call: Call, trace: Trace) -> Reply:
-        """See pipeline.complete_chat."""
-        return await pipeline.complete_chat(gateway, call, trace)
+        """See pipeline.complete."""
+        return await pipeline.complete(gateway, call, self.endpoint, trace)
 
 
 class ModelsView(GatewayView):
@@ -120,8 +123,16 @@ class ModelsView(GatewayView):
         return await pipeline.list_models(gateway, call, trace)
 
 
+class ModelView(ModelsView):
+    """/v1/models/{id}"""
+
+    async def get(self, gateway: Gateway, call: Call, trace: Trace) -> Reply:
+        """See pipeline.show_model."""
+        return await pipeline.show_model(gateway, call, trace)
+
+
 class UnknownPathView(GatewayView):
-    """Everything else under /v1: refused in JSON, never proxied."""
+    """Every other path of the data plane: refused in JSON, never proxied."""
 
     def no_stage(self, call: Call) -> GatewayError:
         """404, whatever the method."""
@@ -135,9 +146,9 @@ def refuse_unread(gateway: Gateway, call: Call, error: GatewayError) -> Reply:
     try:
         reserve_record(gateway)
     except GatewayError as full:
-        return _identify(render_error(full), trace)
+        return _identify(gateway, render_error(full), trace)
     gateway.record(trace)
-    return _identify(render_error(error), trace)
+    return _identify(gateway, render_error(error), trace)
 
 
 def _client_request_id(call: Call) -> str:
@@ -149,7 +160,7 @@ def _fields(trace: Trace) -> dict[str, object]:
     return {"request_id": str(trace.request_id), "backend": trace.target.name if trace.target else None}
 
 
-def _identify(reply: Reply, trace: Trace) -> Reply:
-    """`reply` with the id that finds this request in the ledger and in the logs."""
-    reply.headers = {"x-request-id": str(trace.request_id), **reply.headers}
+def _identify(gateway: Gateway, reply: Reply, trace: Trace) -> Reply:
+    """`reply` with the id that finds this request in the ledger and in the logs, and with what was done for it."""
+    reply.headers.update(describe(trace, gateway.options.shown))
     return reply

@@ -154,6 +154,17 @@ def field_invalid(param: str | None, message: str) -> GatewayError:
     return GatewayError(400, "field_invalid", message, param=param, code="invalid_value")
 
 
+def address_refused(param: str) -> GatewayError:
+    """The caller names an address or a key of a backend: those are the gateway's to choose."""
+    return GatewayError(
+        400,
+        "address_refused",
+        f"{param!r} is not accepted: the gateway chooses the backend and its credential.",
+        param=param,
+        code="unsupported_parameter",
+    )
+
+
 def model_unknown(name: str) -> GatewayError:
     """Not in the catalogue."""
     return GatewayError(

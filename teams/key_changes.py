@@ -14,11 +14,13 @@ from teams.models import KeyChange
 
 KEPT = timedelta(days=1)  # a worker that has not looked for half as long forgets all keys
 
+# A restored database may hold lines of a life in which it had counted further: no snapshot of this one sees them.
 _POSITION = "SELECT pg_current_snapshot()::text, NULL, NULL"
 _SINCE = """
     SELECT pg_current_snapshot()::text, change.kind, change.object_id
     FROM (VALUES (1)) AS always LEFT JOIN teams_keychange AS change
         ON change.xact >= pg_snapshot_xmin(%(since)s::pg_snapshot)::text::bigint
+        AND change.xact < pg_snapshot_xmax(pg_current_snapshot())::text::bigint
         AND NOT pg_visible_in_snapshot(change.xact::text::xid8, %(since)s::pg_snapshot)
 """
 

@@ -17,6 +17,7 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 MOST_RULES = 100  # of each kind; a worker looks at them one by one
+_LONGEST_ADDRESS = 64  # 39 characters of IPv6 and a zone
 _MAPPED_BITS = 96  # ::ffff:0:0/96 holds the IPv4 addresses
 
 _MODEL_NAME = r"\A[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}\Z"
@@ -86,9 +87,13 @@ def parse_network(text: str) -> Network:
     return _as_ipv4(network)
 
 
-@lru_cache(4096)
 def parse_address(text: str) -> Address | None:
     """The address that `text` is, or None: without its zone, and as IPv4 if it is IPv4 written as IPv6."""
+    return _parse_address(text) if len(text) <= _LONGEST_ADDRESS else None
+
+
+@lru_cache(4096)
+def _parse_address(text: str) -> Address | None:
     try:
         address = ip_address(text.partition("%")[0])
     except ValueError:

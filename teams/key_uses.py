@@ -81,4 +81,7 @@ class KeyUses:
         """Write every few seconds until cancelled."""
         while True:
             await asyncio.sleep(WRITE_EVERY_S)
-            await self.flush()
+            try:
+                await self.flush()
+            except Exception:
+                logger.exception("The last uses of keys were lost.")

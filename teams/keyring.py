@@ -11,7 +11,7 @@ from teams.key_changes import KeyChanges
 from teams.key_holder import KeyHolder, KeyOwner
 from teams.keys import KEY_LENGTH, Peppers, is_well_formed
 
-MOST_KEYS = 100_000  # about 80 MB; the oldest entries go first
+MOST_KEYS = 100_000  # about 40 MB, more with long rules; the oldest entries go first
 MOST_UNKNOWN = 10_000
 
 LookUp = Callable[[list[bytes], Mapping[int, KeyOwner]], Awaitable[KeyHolder | None]]

@@ -41,6 +41,7 @@ class _Services:
                 "GATEWAY_MAX_BODY_BYTES": str(256 * 1024),
                 "GATEWAY_MAX_ANSWER_BYTES": str(256 * 1024),
                 "GATEWAY_SHUTDOWN_S": "10",
+                "GATEWAY_REFUSAL_ROWS": "1000000",  # tests look for the row of each refusal
                 "DJANGO_SETTINGS_MODULE": "gateway_site.settings",
                 "DJANGO_ALLOW_ASYNC_UNSAFE": "1",  # async tests make their rows directly
             }

@@ -64,6 +64,10 @@ class Simulator:
         calls: list[dict[str, Any]] = response.json()["calls"]
         return calls
 
+    def open_calls(self) -> int:
+        """How many calls are under way."""
+        return int(httpx.get(f"{self.url}/simulator/served", timeout=15).json()["open"])
+
 
 @dataclass(frozen=True)
 class Product:

@@ -1,7 +1,5 @@
 """Backend addresses and credentials: what may be called, and who may read what."""
 
-import asyncio
-import socket
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -10,7 +8,7 @@ from cryptography.fernet import Fernet
 from django.core.exceptions import ValidationError
 from django.test import override_settings
 
-from routing.addresses import ForbiddenAddress, GuardedResolver, check_address, check_base_url
+from routing.addresses import ForbiddenAddress, check_address, check_base_url
 from routing.credentials import CredentialError, decrypt_credential, encrypt_credential, resolve_credential
 from routing.models import Backend
 from routing.snapshot import load_snapshot
@@ -79,19 +77,6 @@ def test_addresses_that_are_refused(url: str) -> None:
 def test_no_allow_list_opens_link_local_and_metadata(address: str) -> None:
     with pytest.raises(ForbiddenAddress):
         check_address(ip_address(address), private_allowed=True)
-
-
-def test_a_name_is_judged_by_what_it_resolves_to() -> None:
-    async def resolve(private: set[str]) -> list[str]:
-        resolver = GuardedResolver(private)
-        try:
-            return [result["host"] for result in await resolver.resolve("localhost", 8001, socket.AF_INET)]
-        finally:
-            await resolver.close()
-
-    assert asyncio.run(resolve({"localhost:8001"})) == ["127.0.0.1"]
-    with pytest.raises(ForbiddenAddress):
-        asyncio.run(resolve(set()))
 
 
 def test_a_bad_address_is_refused_by_the_form() -> None:

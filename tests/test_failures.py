@@ -2,8 +2,6 @@
 
 import json
 import socket
-import socketserver
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,20 +22,25 @@ from tests.factories import (
     wait_for_record,
 )
 from tests.processes import Product, Simulator
+from tests.recorded import Recorded, recorded_backend
+from tests.routes import AZURE_CHAT, CHAT, COMPLETIONS, EMBEDDINGS, WAYS, Route
 
 HELLO = [{"role": "user", "content": "one two three"}]
 
 
 @pytest.fixture(scope="module")
 def caller(product: Product, simulator: Simulator) -> Caller:
-    return make_caller(
+    caller = make_caller(
         simulator.base_url, product, first_byte_timeout_s=1, idle_timeout_s=1, total_timeout_s=2
     )
+    CatalogueModel.objects.filter(name=caller.model).update(max_output_tokens=5_000)
+    product.wait_for_configuration()
+    return caller
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """What a caller sends wrong, and what it gets."""
+    """What a caller sends wrong, and what it gets. `body` changes the route's body, `content` replaces it."""
 
     name: str
     status: int
@@ -45,10 +48,10 @@ class Mistake:
     reason: str
     param: str | None = None
     method: str = "POST"
-    path: str = "/chat/completions"
     headers: dict[str, str] = field(default_factory=dict)
-    body: Any = None
+    body: dict[str, Any] = field(default_factory=dict)
     content: bytes | None = None
+    suffix: str = ""
 
 
 def with_key(key: str) -> dict[str, str]:
@@ -58,7 +61,9 @@ def with_key(key: str) -> dict[str, str]:
 _KEY = ("invalid_api_key", "key_invalid")
 _JSON = ("invalid_json", "body_invalid_json")
 _FIELD = ("invalid_value", "field_invalid")
-MISTAKES = [
+_ADDRESS = ("unsupported_parameter", "address_refused")
+NESTED = b'{"model":"x","messages":[{"role":"u"}],"prompt":"x","input":"x","a":'
+ON_EVERY_ROUTE = [
     Mistake("no key", 401, "invalid_api_key", "key_missing", headers={"Authorization": ""}),
     Mistake("basic", 401, "invalid_api_key", "key_missing", headers={"Authorization": "Basic Zm9vOmJhcg=="}),
     Mistake("malformed key", 401, *_KEY, headers=with_key("sk-gw_short")),
@@ -66,58 +71,122 @@ MISTAKES = [
     Mistake("unknown key", 401, *_KEY, headers=with_key(generate_key())),
     Mistake("unknown model", 404, "model_not_found", "model_unknown", "model", body={"model": "nope"}),
     Mistake(
-        "hostile model",
-        404,
-        "model_not_found",
-        "model_unknown",
-        "model",
-        body={"model": "\x00'; DROP--" * 99},
-    ),
-    Mistake(
         "not granted", 403, "model_not_allowed", "model_not_granted", "model", body={"model": "UNGRANTED"}
     ),
     Mistake("broken JSON", 400, *_JSON, content=b'{"model": '),
     Mistake("no body", 400, *_JSON, content=b""),
     Mistake("not UTF-8", 400, *_JSON, content=b'{"model":"\xff\xfe"}'),
-    Mistake(
-        "deep nesting",
-        400,
-        *_JSON,
-        content=b'{"model":"x","messages":[{"role":"u"}],"a":' + b"[" * 9999 + b"]" * 9999 + b"}",
-    ),
+    Mistake("deep nesting", 400, *_JSON, content=NESTED + b"[" * 9999 + b"]" * 9999 + b"}"),
     Mistake("a list", 400, *_FIELD, content=b"[]"),
     Mistake("model a number", 400, *_FIELD, "model", body={"model": 3}),
-    Mistake("no messages", 400, *_FIELD, "messages", body={"messages": None}),
-    Mistake("messages missing", 400, *_FIELD, "messages", content=b'{"model":"x"}'),
-    Mistake("empty messages", 400, *_FIELD, "messages", body={"messages": []}),
-    Mistake("role a number", 400, *_FIELD, "messages[0].role", body={"messages": [{"role": 1}]}),
-    Mistake("stream a string", 400, *_FIELD, "stream", body={"stream": "yes"}),
+    Mistake("user a list", 400, *_FIELD, "user", body={"user": []}),
+    Mistake("an address", 400, *_ADDRESS, "api_base", body={"api_base": "http://169.254.169.254/"}),
+    Mistake(
+        "an address in metadata", 400, *_ADDRESS, "metadata.base_url", body={"metadata": {"base_url": "x"}}
+    ),
+    Mistake("a key, deep", 400, *_ADDRESS, "x.api_key", body={"x": [{"y": {"api_key": "k"}}]}),
     Mistake("oversize body", 413, "request_too_large", "body_too_large", body={"pad": "x" * 300_000}),
-    Mistake("unknown path", 404, "unknown_url", "path_unknown", path="/no/such/path"),
-    Mistake("trailing slash", 404, "unknown_url", "path_unknown", path="/chat/completions/"),
+    Mistake("trailing slash", 404, "unknown_url", "path_unknown", suffix="/"),
     Mistake("wrong method", 405, "method_not_allowed", "method_not_allowed", method="GET"),
-    Mistake("odd method", 405, "method_not_allowed", "method_not_allowed", method="DELETE", path="/models"),
+    Mistake("odd method", 405, "method_not_allowed", "method_not_allowed", method="DELETE"),
+]
+HOSTILE = "\x00'; DROP--" * 99
+OF_ROUTE = {
+    CHAT: [
+        Mistake("hostile model", 404, "model_not_found", "model_unknown", "model", body={"model": HOSTILE}),
+        Mistake("no model", 400, *_FIELD, "model", content=b'{"messages":[{"role":"user"}]}'),
+        Mistake("empty model", 400, *_FIELD, "model", body={"model": ""}),
+        Mistake("no messages", 400, *_FIELD, "messages", body={"messages": None}),
+        Mistake("messages missing", 400, *_FIELD, "messages", content=b'{"model":"x"}'),
+        Mistake("empty messages", 400, *_FIELD, "messages", body={"messages": []}),
+        Mistake("role a number", 400, *_FIELD, "messages[0].role", body={"messages": [{"role": 1}]}),
+        Mistake("stream a string", 400, *_FIELD, "stream", body={"stream": "yes"}),
+        Mistake("too many messages", 400, *_FIELD, "messages", body={"messages": [{"role": "u"}] * 10_001}),
+        Mistake("too many tools", 400, *_FIELD, "tools", body={"tools": [{}] * 513}),
+        Mistake("too many functions", 400, *_FIELD, "functions", body={"functions": [{}] * 513}),
+        Mistake("n of zero", 400, *_FIELD, "n", body={"n": 0}),
+        Mistake("n beyond", 400, *_FIELD, "n", body={"n": 129}),
+        Mistake("max_tokens of zero", 400, *_FIELD, "max_tokens", body={"max_tokens": 0}),
+        Mistake("max_tokens beyond", 400, *_FIELD, "max_tokens", body={"max_tokens": 1_000_001}),
+        Mistake("max_tokens of the model", 400, *_FIELD, "max_tokens", body={"max_tokens": 5_001}),
+        Mistake(
+            "max_completion_tokens of the model",
+            400,
+            *_FIELD,
+            "max_completion_tokens",
+            body={"max_completion_tokens": 5_001, "max_tokens": 1},
+        ),
+    ],
+    COMPLETIONS: [
+        Mistake("prompt missing", 400, *_FIELD, "prompt", content=b'{"model":"x"}'),
+        Mistake("prompt null", 400, *_FIELD, "prompt", body={"prompt": None}),
+        Mistake("prompt empty", 400, *_FIELD, "prompt", body={"prompt": ""}),
+        Mistake("prompt an object", 400, *_FIELD, "prompt", body={"prompt": {"a": 1}}),
+        Mistake("prompts mixed", 400, *_FIELD, "prompt", body={"prompt": ["a", 1]}),
+        Mistake("a prompt empty", 400, *_FIELD, "prompt", body={"prompt": ["a", ""]}),
+        Mistake("too many prompts", 400, *_FIELD, "prompt", body={"prompt": ["a"] * 2_049}),
+        Mistake("best_of beyond", 400, *_FIELD, "best_of", body={"best_of": 129}),
+        Mistake("max_tokens of the model", 400, *_FIELD, "max_tokens", body={"max_tokens": 5_001}),
+    ],
+    EMBEDDINGS: [
+        Mistake("input missing", 400, *_FIELD, "input", content=b'{"model":"x"}'),
+        Mistake("input empty", 400, *_FIELD, "input", body={"input": []}),
+        Mistake("tokens empty", 400, *_FIELD, "input", body={"input": [[1], []]}),
+        Mistake("tokens negative", 400, *_FIELD, "input", body={"input": [1, -1]}),
+        Mistake("tokens true", 400, *_FIELD, "input", body={"input": [True]}),
+        Mistake("tokens fractions", 400, *_FIELD, "input", body={"input": [[1.5]]}),
+        Mistake("too many inputs", 400, *_FIELD, "input", body={"input": [[1]] * 2_049}),
+        Mistake("a stream", 400, *_FIELD, "stream", body={"stream": True}),
+        Mistake("odd encoding", 400, *_FIELD, "encoding_format", body={"encoding_format": "hex"}),
+        Mistake("no dimensions", 400, *_FIELD, "dimensions", body={"dimensions": 0}),
+    ],
+    AZURE_CHAT: [],
+}  # fmt: skip
+# The Azure form names the model in its path, so a mistaken path is another mistake, and the body's model counts less.
+NOT_ON_AZURE = {"model a number", "trailing slash"}
+MISTAKES = [
+    (route, mistake)
+    for route, own in OF_ROUTE.items()
+    for mistake in ON_EVERY_ROUTE + own
+    if route is not AZURE_CHAT or mistake.name not in NOT_ON_AZURE
 ]
 
 
-@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.name)
-def test_a_callers_mistake(product: Product, caller: Caller, mistake: Mistake) -> None:
-    marker = unique("marker")
-    body = {"model": caller.model, "messages": HELLO, **(mistake.body or {})}
-    if body["model"] == "UNGRANTED":
-        body["model"] = make_model(caller.backend).name
-        product.wait_for_configuration()
-    content = mistake.content if mistake.content is not None else json.dumps(body).encode()
-    headers = {**with_key(caller.secret), "X-Client-Request-Id": marker, **mistake.headers}
-    response = httpx.request(
+@pytest.fixture(scope="module")
+def ungranted(product: Product, caller: Caller) -> str:
+    """A model that exists and that the caller's team has not been granted."""
+    name = make_model(caller.backend).name
+    product.wait_for_configuration()
+    return name
+
+
+def model_of(mistake: Mistake, model: str) -> dict[str, str]:
+    return {"model": model} if mistake.body.get("model") == "UNGRANTED" else {}
+
+
+def send(product: Product, caller: Caller, route: Route, mistake: Mistake, model: str) -> httpx.Response:
+    content = mistake.content
+    if content is None:
+        body = {"model": caller.model, **route.content, **mistake.body} | model_of(mistake, model)
+        content = json.dumps(body).encode()
+    headers = {**with_key(caller.secret), **mistake.headers}
+    return httpx.request(
         mistake.method,
-        f"{product.base_url}{mistake.path}",
+        route.url(product, model) + mistake.suffix,
         headers=[(name.encode(), value.encode("latin-1")) for name, value in headers.items() if value],
         content=content,
     )
-    assert response.status_code == mistake.status
+
+
+@pytest.mark.parametrize(("route", "mistake"), MISTAKES, ids=[f"{r.name}: {m.name}" for r, m in MISTAKES])
+def test_a_callers_mistake(
+    product: Product, caller: Caller, ungranted: str, route: Route, mistake: Mistake
+) -> None:
+    named = mistake.body.get("model", caller.model)
+    model = ungranted if named == "UNGRANTED" else str(named)
+    response = send(product, caller, route, mistake, model)
+    assert (response.status_code, response.headers["x-gateway-reason"]) == (mistake.status, mistake.reason)
     assert response.headers["content-type"] == "application/json"
-    assert response.headers["x-gateway-reason"] == mistake.reason
     error = response.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}
     assert (error["type"], error["code"], error["param"]) == (
@@ -128,7 +197,40 @@ def test_a_callers_mistake(product: Product, caller: Caller, mistake: Mistake) -
     record = wait_for_record(response.headers["x-request-id"])
     assert (record.status, record.http_status, record.reason) == ("refused", mistake.status, mistake.reason)
     assert (record.cost_nanousd, record.attempts) == (0, 0)
-    assert UsageRecord.objects.filter(client_request_id=marker).count() == 1
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1",
+        "/v1/",
+        "/v1/no/such/path",
+        "/openai",
+        "/openai/deployments/x/no",
+        "/openai/deployments/chat",
+    ],
+)
+def test_an_unknown_path_is_404_json_and_never_passed_on(product: Product, caller: Caller, path: str) -> None:
+    for method in ("GET", "POST", "PUT"):
+        response = httpx.request(method, product.url + path, headers=with_key(caller.secret), content=b"{}")
+        assert (response.status_code, response.headers["x-gateway-reason"]) == (404, "path_unknown")
+        assert response.json()["error"]["code"] == "unknown_url"
+
+
+def test_names_of_addresses_are_ordinary_where_the_caller_writes_for_the_model(
+    product: Product, caller: Caller
+) -> None:
+    properties = {"api_key": {"type": "string"}, "base_url": {"type": "string"}}
+    tool = {
+        "type": "function",
+        "function": {"name": "f", "parameters": {"type": "object", "properties": properties}},
+    }
+    schema = {"type": "json_schema", "json_schema": {"name": "s", "schema": {"properties": properties}}}
+    messages = [{"role": "user", "content": [{"type": "text", "text": "x", "api_base": "y"}]}]
+    response = CHAT.ask(
+        product, caller, messages=messages, tools=[tool], tool_choice="none", response_format=schema
+    )
+    assert response.status_code == 200
 
 
 def test_a_wrong_and_a_revoked_key_get_the_same_answer(product: Product, caller: Caller) -> None:
@@ -169,13 +271,8 @@ def test_an_inactive_model_is_unknown(product: Product, caller: Caller) -> None:
     assert ask(product, caller, model=model.name).status_code == 404
 
 
-def ask(product: Product, caller: Caller, *, model: str = "", **fields: Any) -> httpx.Response:
-    return httpx.post(
-        f"{product.base_url}/chat/completions",
-        headers=with_key(caller.secret),
-        json={"model": model or caller.model, "messages": HELLO, **fields},
-        timeout=20,
-    )
+def ask(product: Product, caller: Caller, **fields: Any) -> httpx.Response:
+    return CHAT.ask(product, caller, **fields)
 
 
 # name, fault, status, type, code, reason; what the call may have cost is charged at our count of the prompt
@@ -247,14 +344,24 @@ STREAM_FAULTS = [
 ]
 
 
+STREAMED: dict[str, Any] = {"stream": True}
+FAILURES = [
+    (route, stream, *case[1:])
+    for route, stream in WAYS
+    for case in (STREAM_FAULTS if stream else PLAIN_FAULTS)
+    if route is CHAT or case[0] != "too large"
+]
+
+
 @pytest.mark.parametrize(
-    ("stream", "fault", "status", "kind", "code", "reason", "may_cost"),
-    [(False, *case[1:]) for case in PLAIN_FAULTS] + [(True, *case[1:]) for case in STREAM_FAULTS],
-    ids=[f"plain {case[0]}" for case in PLAIN_FAULTS] + [f"stream {case[0]}" for case in STREAM_FAULTS],
+    ("route", "stream", "fault", "status", "kind", "code", "reason", "may_cost"),
+    FAILURES,
+    ids=[f"{case[0].name}{' streamed' if case[1] else ''}: {case[2]}" for case in FAILURES],
 )
 def test_a_backends_failure_before_the_first_byte(
     product: Product,
     caller: Caller,
+    route: Route,
     stream: bool,
     fault: dict[str, Any],
     status: int,
@@ -263,7 +370,7 @@ def test_a_backends_failure_before_the_first_byte(
     reason: str,
     may_cost: bool,
 ) -> None:
-    response = ask(product, caller, stream=stream, simulator=fault)
+    response = route.ask(product, caller, simulator=fault, **(STREAMED if stream else {}))
     assert (response.status_code, response.headers["x-gateway-reason"]) == (status, reason)
     assert response.headers.get("retry-after") == (
         str(fault["retry_after"]) if "retry_after" in fault else None
@@ -274,7 +381,8 @@ def test_a_backends_failure_before_the_first_byte(
     record = wait_for_record(response.headers["x-request-id"])
     assert (record.status, record.reason, record.attempts) == ("failed", reason, 1)
     assert record.http_status == status
-    assert (record.estimated, record.cost_nanousd) == (may_cost, 10 * 150 if may_cost else 0)
+    estimate = route.estimated_tokens * 150 if may_cost else 0
+    assert (record.estimated, record.cost_nanousd) == (may_cost, estimate)
 
 
 def reveals_nothing(response: httpx.Response, caller: Caller) -> None:
@@ -333,28 +441,10 @@ def test_an_unreachable_backend_is_502_and_costs_nothing(product: Product, backe
         assert (record.status, record.cost_nanousd, record.backend) == ("failed", 0, caller.backend.name)
 
 
-class _Recorded(socketserver.ThreadingTCPServer):
-    """A backend that answers every request with the same recorded bytes."""
-
-    allow_reuse_address = True
-    daemon_threads = True
-    answer = b""
-
-
-class _Answer(socketserver.StreamRequestHandler):
-    def handle(self) -> None:
-        while self.rfile.readline().strip():
-            pass
-        assert isinstance(self.server, _Recorded)
-        self.wfile.write(self.server.answer)
-
-
 @pytest.fixture
-def recorded(backend_port: int) -> Iterator[_Recorded]:
-    with _Recorded(("127.0.0.1", backend_port), _Answer) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+def recorded(backend_port: int) -> Iterator[Recorded]:
+    with recorded_backend(backend_port) as server:
         yield server
-        server.shutdown()
 
 
 @pytest.mark.parametrize(
@@ -368,7 +458,7 @@ def recorded(backend_port: int) -> Iterator[_Recorded]:
         b"HTTP/1.1 999 Odd\r\nContent-Length: 0\r\n\r\n",
     ],
 )
-def test_an_odd_backend_answer_is_a_clean_502(product: Product, recorded: _Recorded, answer: bytes) -> None:
+def test_an_odd_backend_answer_is_a_clean_502(product: Product, recorded: Recorded, answer: bytes) -> None:
     recorded.answer = answer
     caller = make_caller(f"http://127.0.0.1:{recorded.server_address[1]}/v1", product)
     for stream in (False, True):
@@ -405,7 +495,7 @@ def test_nothing_secret_is_in_the_logs(product: Product, caller: Caller) -> None
     assert all(json.loads(line)["level"] for line in text.splitlines())
 
 
-def test_what_arrived_before_a_break_is_passed_on_and_charged(product: Product, recorded: _Recorded) -> None:
+def test_what_arrived_before_a_break_is_passed_on_and_charged(product: Product, recorded: Recorded) -> None:
     frames = b"".join(b'data: {"choices":[{"delta":{"content":" alpha"}}]}\n\n' for _ in range(20))
     recorded.answer = (
         b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 99999\r\n\r\n"
@@ -461,7 +551,7 @@ def test_invalid_utf8_inside_a_message_is_refused(product: Product, caller: Call
     assert (response.status_code, response.headers["x-gateway-reason"]) == (400, "body_invalid_json")
 
 
-def test_invalid_utf8_from_the_backend_is_passed_and_counted(product: Product, recorded: _Recorded) -> None:
+def test_invalid_utf8_from_the_backend_is_passed_and_counted(product: Product, recorded: Recorded) -> None:
     frames = b'data: {"choices":[{"delta":{"content":" alpha\xff"}}]}\n\n' * 3
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
     recorded.answer = head + frames + b"data: [DONE]\n\n"
@@ -474,7 +564,7 @@ def test_invalid_utf8_from_the_backend_is_passed_and_counted(product: Product, r
 
 
 def test_a_last_frame_without_its_blank_line_still_ends_the_stream(
-    product: Product, recorded: _Recorded
+    product: Product, recorded: Recorded
 ) -> None:
     usage = b'data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":2}}\n\n'
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
@@ -487,7 +577,7 @@ def test_a_last_frame_without_its_blank_line_still_ends_the_stream(
 
 
 def test_figures_from_the_beginning_of_a_cut_stream_do_not_hide_what_followed(
-    product: Product, recorded: _Recorded
+    product: Product, recorded: Recorded
 ) -> None:
     early = b'data: {"choices":[{"delta":{}}],"usage":{"prompt_tokens":5,"completion_tokens":0}}\n\n'
     frames = b'data: {"choices":[{"delta":{"content":" alpha"}}]}\n\n' * 20
@@ -499,7 +589,7 @@ def test_figures_from_the_beginning_of_a_cut_stream_do_not_hide_what_followed(
     assert (record.status, record.estimated, record.output_tokens) == ("failed", True, 20)
 
 
-def test_an_error_in_two_pieces_keeps_its_words(product: Product, recorded: _Recorded) -> None:
+def test_an_error_in_two_pieces_keeps_its_words(product: Product, recorded: Recorded) -> None:
     body = b'{"error":{"message":"too long","type":"x","param":"messages","code":"context_length_exceeded"}}'
     head = b"HTTP/1.1 400 Bad\r\nTransfer-Encoding: chunked\r\n\r\n"
     chunks = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in (body[:40], body[40:]))

@@ -25,45 +25,8 @@ from billing.partitions import create_ledger_partitions
 from billing.shipper import Shipper, read_watermark, ship_frames
 from billing.spool import MAX_FRAME_BYTES, Frame, segment_name
 from billing.spool import Spool as SpoolFile
+from tests.entries import entry, frame
 from tests.factories import make_team
-
-NOW = datetime.now(UTC)
-SPOOL = uuid.uuid4()
-
-
-def entry(**fields: Any) -> LedgerEntry:
-    empty: dict[str, Any] = {
-        name: "" for name, kind in LedgerEntry.__annotations__.items() if kind in (str, "str")
-    } | {name: 0 for name, kind in LedgerEntry.__annotations__.items() if kind in (int, "int")}
-    nothing = {
-        f"{what}_id": None
-        for what in ("department", "team", "application", "api_key", "backend", "price_entry")
-    }
-    return LedgerEntry(
-        **(
-            empty
-            | nothing
-            | {
-                "request_id": uuid7(),
-                "admitted_at": NOW,
-                "ended_at": NOW,
-                "status": "completed",
-                "http_status": 200,
-            }
-            | {
-                "streamed": False,
-                "estimated": False,
-                "first_byte_ms": None,
-                "overhead_us": None,
-                "spool": SPOOL,
-            }
-            | fields
-        )
-    )
-
-
-def frame(seq: int, **fields: Any) -> Frame:
-    return Frame(seq, msgspec.json.encode(entry(seq=seq, **fields)), end=0)
 
 
 def test_the_entry_has_exactly_the_columns_of_the_ledger() -> None:
@@ -221,7 +184,7 @@ def test_the_largest_entry_fits_a_frame() -> None:
     longest = {"end_user": "\N{GRINNING FACE}" * 200, "client_request_id": '"' * 200, "model": "\\" * 128}
     slugs = dict.fromkeys(("department", "team", "application", "backend", "reason", "operation"), "s" * 63)
     numbers = {name: 2**62 for name, kind in LedgerEntry.__annotations__.items() if "int" in str(kind)}
-    assert len(msgspec.json.encode(entry(**(longest | slugs | numbers)))) + 16 < MAX_FRAME_BYTES
+    assert len(msgspec.json.encode(entry(**(longest | slugs | numbers)))) + 17 < MAX_FRAME_BYTES
 
 
 APPEND_ONLY = [UsageRecord, QuarantinedFrame, AdminEvent]

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from billing.spool import (
+    FRAMES_PER_CALL,
     HEADER,
     MAX_FRAME_BYTES,
     Frame,
@@ -87,13 +88,15 @@ def admit_until_full(spool: Spool) -> int:
 def test_a_full_spool_refuses_new_calls_and_still_records_the_admitted(tmp_path: Path) -> None:
     spool = make_spool(tmp_path, segments=1)
     admitted = admit_until_full(spool)
-    assert admitted == SEGMENT // MAX_FRAME_BYTES
+    assert admitted == SEGMENT // (FRAMES_PER_CALL * MAX_FRAME_BYTES)
     with pytest.raises(SpoolFull):
         spool.admit()
     largest = b"x" * (MAX_FRAME_BYTES - HEADER.size)
     for _ in range(admitted):
+        spool.append_open(largest)
+    for _ in range(admitted):
         spool.append(largest)
-    assert len(read_all(spool, tmp_path)) == admitted
+    assert len(read_all(spool, tmp_path)) == FRAMES_PER_CALL * admitted
     spool.close()
 
 
@@ -133,7 +136,7 @@ def test_an_oversize_frame_is_refused_whole(tmp_path: Path) -> None:
 
 def test_no_disk_space_is_spool_full_before_anything_is_promised(tmp_path: Path) -> None:
     spool = make_spool(tmp_path)
-    for _ in range(15):
+    for _ in range(14):
         append(spool, b"x" * 4000)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

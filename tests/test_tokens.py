@@ -6,7 +6,7 @@ import pytest
 import tiktoken.load
 
 from billing.tokens import ByteCounter, TiktokenCounter, count_tokens, load_counter
-from routing.chat import read_usage
+from routing.endpoints.usage import read_usage
 
 
 def test_known_counts_without_any_download(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,26 +14,34 @@ from teams.errors import SERVER_ERROR, GatewayError
 class UpstreamStream(Protocol):
     """An answer under way."""
 
-    async def read(self) -> bytes:
-        """What has arrived, at least one byte; b"" at the end. Raises GatewayError when the connection broke."""
+    def listen(self, notify: Callable[[], object]) -> None:
+        """From now on call `notify` whenever there is something new to take."""
+        ...
+
+    def take(self) -> bytes | None:
+        """What has arrived: None when nothing has yet, b"" at the end. Raises GatewayError when the connection
+        broke, once everything that came before was taken."""
         ...
 
     def close(self) -> None:
-        """Drop the connection at once; safe to call twice."""
+        """Be done with it, at its end or before; safe to call twice."""
         ...
 
 
 class Provider(Protocol):
-    """Calls backends of one form. Every method raises GatewayError, never a transport's own exception."""
+    """Calls backends of one form. Every method raises GatewayError, never a transport's own exception.
 
-    async def complete(self, target: Target, body: bytes, request_id: str) -> bytes:
-        """POST a plain chat completion and return the body of its 200."""
+    `path` is the endpoint's, below the backend's base URL: `chat/completions`.
+    """
+
+    async def complete(self, target: Target, path: str, body: bytes, request_id: str) -> bytes:
+        """POST a plain request and return the body of its 200."""
         ...
 
     async def open_stream(
-        self, target: Target, body: bytes, request_id: str, on_sent: Callable[[], None]
+        self, target: Target, path: str, body: bytes, request_id: str, on_sent: Callable[[], None]
     ) -> UpstreamStream:
-        """POST a streamed chat completion; returns once the backend answered 200 with an event stream.
+        """POST a streamed request; returns once the backend answered 200 with an event stream.
 
         Calls `on_sent` when the request goes out on a connection: from then on it may cost.
         """

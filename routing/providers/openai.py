@@ -1,24 +1,24 @@
-"""OpenAI-compatible backends over one aiohttp session: OpenAI itself, vLLM, the simulator."""
+"""OpenAI-compatible backends: OpenAI itself, vLLM, the simulator."""
 
-import asyncio
-from collections.abc import Callable, Collection
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any
+from typing import NamedTuple
+from urllib.parse import quote, urlsplit
 
-import aiohttp
 import msgspec
 
-from routing.addresses import ForbiddenAddress, GuardedResolver
 from routing.providers import base
 from routing.snapshot import Target
+from routing.upstream.bell import Bell
+from routing.upstream.connection import Broke, Connection, Origin, Unreachable, UpstreamFailure
+from routing.upstream.pool import Pool
 from teams.errors import GatewayError
 
 _ERROR_BYTES = 64 * 1024
 _ERROR_S = 5.0
-# Below the 5 s after which uvicorn-based servers, vLLM among them, close: a request that meets the closing of its
-# connection fails, and might have cost.
-_KEEPALIVE_S = 4.0
+_PORTS = {"https": 443, "http": 80}
 
 
 class _ErrorBody(msgspec.Struct):
@@ -31,162 +31,178 @@ class _ErrorBody(msgspec.Struct):
 
 
 class OpenAIProvider:
-    """See base.Provider. Keeps connections alive, follows no redirects, uses no proxy of the environment."""
+    """See base.Provider. Follows no redirects, uses no proxy of the environment, asks for no compression."""
 
-    def __init__(self, *, private: Collection[str], max_answer_bytes: int) -> None:
+    def __init__(self, pool: Pool, *, max_answer_bytes: int) -> None:
+        self._pool = pool
         self._max_answer_bytes = max_answer_bytes
-        self._connector = aiohttp.TCPConnector(
-            limit=0, resolver=GuardedResolver(private), keepalive_timeout=15
-        )
-        self._plain = _session(self._connector)
-        sent = aiohttp.TraceConfig()
-        sent.on_request_headers_sent.append(_tell_sent)
-        self._streams = _session(self._connector, [sent])
 
-    async def close(self) -> None:
-        """Close every connection."""
-        await self._plain.close()
-        await self._streams.close()
-        await self._connector.close()
-
-    async def complete(self, target: Target, body: bytes, request_id: str) -> bytes:
+    async def complete(self, target: Target, path: str, body: bytes, request_id: str) -> bytes:
         """See base.Provider."""
+        deadline = time.monotonic() + target.total_timeout_s
+        bell = Bell()
         try:
-            async with (
-                asyncio.timeout(target.total_timeout_s),
-                self._plain.post(_url(target), data=body, **_options(target, request_id)) as response,
-            ):
-                if response.status != 200:
-                    raise await _refusal(target, response)
-                return await self._read_answer(response)
-        except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
-            raise _as_gateway_error(error, "whole call") from None
-
-    async def _read_answer(self, response: aiohttp.ClientResponse) -> bytes:
-        answer = bytearray()
-        while chunk := await response.content.readany():
-            answer += chunk
-            if len(answer) > self._max_answer_bytes:
-                response.close()
-                raise base.backend_bad_answer()
-        return bytes(answer)
+            connection = await self._begin(
+                target, path, body, request_id, bell.ring, most_bytes=self._max_answer_bytes
+            )
+            try:
+                if not await bell.wait(deadline):
+                    raise base.backend_timeout("whole call")
+                await _refuse_unless_200(target, connection, bell)
+                return connection.take_whole()
+            finally:
+                self._pool.give_back(connection)
+        except UpstreamFailure as failure:
+            raise _as_gateway_error(failure) from None
+        finally:
+            bell.close()
 
     async def open_stream(
-        self, target: Target, body: bytes, request_id: str, on_sent: Callable[[], None]
+        self, target: Target, path: str, body: bytes, request_id: str, on_sent: Callable[[], None]
     ) -> "OpenAIStream":
         """See base.Provider."""
+        bell = Bell()
         try:
-            options = _options(target, request_id)
-            response = await self._streams.post(_url(target), data=body, trace_request_ctx=on_sent, **options)
+            connection = await self._begin(target, path, body, request_id, bell.ring)
+            on_sent()
             try:
-                if response.status != 200:
-                    raise await _refusal(target, response)
-                if not response.content_type.startswith("text/event-stream"):
+                while not connection.has_head:
+                    await bell.wait()
+                await _refuse_unless_200(target, connection, bell)
+                if not connection.headers.get(b"content-type", b"").startswith(b"text/event-stream"):
                     raise base.backend_bad_answer()
             except BaseException:
-                response.close()
+                self._pool.give_back(connection)
                 raise
-            return OpenAIStream(response)
-        except (aiohttp.ClientError, OSError) as error:
-            raise _as_gateway_error(error, "first byte") from None
+            return OpenAIStream(self._pool, connection)
+        except UpstreamFailure as failure:
+            raise _as_gateway_error(failure) from None
+        finally:
+            bell.close()
 
-
-def _session(
-    connector: aiohttp.TCPConnector, traces: list[aiohttp.TraceConfig] | None = None
-) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
-        connector=connector,
-        connector_owner=False,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(total=None),
-        trust_env=False,
-        headers={
-            "User-Agent": "llm-gateway",
-            "Accept-Encoding": "identity",
-            "Content-Type": "application/json",
-        },
-        trace_configs=traces,
-    )
-
-
-async def _tell_sent(_session: aiohttp.ClientSession, context: Any, _params: Any) -> None:
-    context.trace_request_ctx()
-
-
-def _url(target: Target) -> str:
-    return f"{target.base_url}/chat/completions"
-
-
-def _options(target: Target, request_id: str) -> dict[str, Any]:
-    headers = {"X-Request-Id": request_id}
-    if target.credential is not None:
-        headers["Authorization"] = f"Bearer {target.credential}"
-    return {
-        "headers": headers,
-        "allow_redirects": False,
-        "timeout": _connect_within(target.connect_timeout_s),
-    }
-
-
-@lru_cache(maxsize=64)
-def _connect_within(seconds: float) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(total=None, sock_connect=seconds)
+    async def _begin(
+        self,
+        target: Target,
+        path: str,
+        body: bytes,
+        request_id: str,
+        notify: Callable[[], object],
+        *,
+        most_bytes: int | None = None,
+    ) -> Connection:
+        """A connection with the request on its way. Raises Unreachable."""
+        place = _place(target.base_url)
+        connection = await self._pool.acquire(place.origin, target.connect_timeout_s)
+        connection.begin(
+            _head(place, path, target, len(body), request_id) + body, notify, most_bytes=most_bytes
+        )
+        return connection
 
 
 class OpenAIStream:
     """See base.UpstreamStream."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
+    def __init__(self, pool: Pool, connection: Connection) -> None:
+        self._pool = pool
+        self._connection: Connection | None = connection
 
-    async def read(self) -> bytes:
+    def listen(self, notify: Callable[[], object]) -> None:
         """See base.UpstreamStream."""
-        content = self._response.content
+        if self._connection is not None:
+            self._connection.notify = notify
+
+    def take(self) -> bytes | None:
+        """See base.UpstreamStream."""
+        if self._connection is None:
+            return b""
         try:
-            return await content.readany()
-        except (aiohttp.ClientError, OSError):
-            # Once the connection broke, aiohttp offers nothing of what had arrived by then; but it was produced.
-            if arrived := content._read_nowait(-1):
-                return arrived
-            raise base.backend_broke() from None
+            return self._connection.take()
+        except UpstreamFailure as failure:
+            raise _as_gateway_error(failure) from None
 
     def close(self) -> None:
         """See base.UpstreamStream; a connection whose answer was read to its end goes back to the pool."""
-        if self._response.content.at_eof():
-            self._response.release()
-        else:
-            self._response.close()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._pool.give_back(connection)
 
 
-def _as_gateway_error(error: Exception, what: str) -> GatewayError:
-    """The one seam where the transport's exceptions become ours; `what` names the time limit that passed."""
-    if isinstance(error, aiohttp.ConnectionTimeoutError | aiohttp.ClientConnectorError | ForbiddenAddress):
+class _Place(NamedTuple):
+    origin: Origin
+    host: str
+    path: str
+
+
+@lru_cache(maxsize=1024)
+def _place(base_url: str) -> _Place:
+    """Where a backend is, as the wire spells it."""
+    url = urlsplit(base_url)
+    host = url.hostname or ""
+    name = host if host.isascii() else host.encode("idna").decode()
+    port = url.port or _PORTS[url.scheme]
+    shown = f"[{name}]" if ":" in name else name
+    if port != _PORTS[url.scheme]:
+        shown = f"{shown}:{port}"
+    return _Place(Origin(url.scheme, name, port), shown, quote(url.path, safe="/%:@!$&'()*+,;=~-._"))
+
+
+def _head(place: _Place, path: str, target: Target, length: int, request_id: str) -> bytes:
+    """The request's head. Nothing of the caller's headers is in it."""
+    credential = "" if target.credential is None else f"Authorization: Bearer {target.credential}\r\n"
+    return (
+        f"POST {place.path}/{path} HTTP/1.1\r\n"
+        f"Host: {place.host}\r\n"
+        "User-Agent: llm-gateway\r\n"
+        "Accept: */*\r\n"
+        "Accept-Encoding: identity\r\n"
+        "Content-Type: application/json\r\n"
+        f"Content-Length: {length}\r\n"
+        f"X-Request-Id: {request_id}\r\n"
+        f"{credential}\r\n"
+    ).encode("ascii")
+
+
+def _as_gateway_error(failure: UpstreamFailure) -> GatewayError:
+    """The one seam where the transport's failures become ours."""
+    if isinstance(failure, Unreachable):
         return base.backend_unreachable()
-    if isinstance(error, TimeoutError):
-        return base.backend_timeout(what)
-    if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientPayloadError | OSError):
+    if isinstance(failure, Broke):
         return base.backend_broke()
     return base.backend_bad_answer()
 
 
-async def _refusal(target: Target, response: aiohttp.ClientResponse) -> GatewayError:
-    """Our error for a status other than 200; reads at most about 64 kB of its body, for at most 5 s."""
-    body = bytearray()
-    with suppress(TimeoutError, aiohttp.ClientError):
-        async with asyncio.timeout(_ERROR_S):
-            while len(body) < _ERROR_BYTES and (chunk := await response.content.readany()):
-                body += chunk
+async def _refuse_unless_200(target: Target, connection: Connection, bell: Bell) -> None:
+    """Raises GatewayError for another status, or UpstreamFailure when there is none."""
+    if connection.status == 200:
+        return
+    if connection.status == 0 and connection.failure is not None:
+        raise connection.failure
+    raise base.backend_refused(target, _read_refusal(connection, await _read_error(connection, bell)))
+
+
+async def _read_error(connection: Connection, bell: Bell) -> bytes:
+    """The body of an answer that is none: at most about 64 kB, for at most 5 s."""
+    body, ends = bytearray(), time.monotonic() + _ERROR_S
+    with suppress(UpstreamFailure):
+        while len(body) < _ERROR_BYTES:
+            if piece := connection.take():
+                body += piece
+            elif piece is not None or not await bell.wait(ends):
+                break
+    return bytes(body)
+
+
+def _read_refusal(connection: Connection, body: bytes) -> base.Refusal:
+    """What a status other than 200 came with."""
     try:
         error = msgspec.json.decode(body, type=_ErrorBody).error
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         error = _ErrorBody.Error()
-    return base.backend_refused(
-        target,
-        base.Refusal(
-            response.status,
-            error.message,
-            error.param,
-            None if error.code is None else str(error.code),
-            response.headers.get("Retry-After"),
-        ),
+    retry_after = connection.headers.get(b"retry-after")
+    return base.Refusal(
+        connection.status,
+        error.message,
+        error.param,
+        None if error.code is None else str(error.code),
+        None if retry_after is None else retry_after.decode("latin-1"),
     )

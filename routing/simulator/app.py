@@ -9,15 +9,23 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from routing.simulator.answers import make_choices, make_usage
+from routing.simulator.completions import count_completions, make_completions, read_prompts
 from routing.simulator.embeddings import DEFAULT_DIMENSIONS, embed, encode_vector, read_inputs
 from routing.simulator.exchange import ClientLeft, Exchange, Receive, Scope, Send
 from routing.simulator.faults import Counters, FaultError, Plan, parse_faults
-from routing.simulator.requests import ChatRequest, EmbeddingRequest, Refusal, decode_request
+from routing.simulator.requests import (
+    ChatRequest,
+    CompletionRequest,
+    EmbeddingRequest,
+    Refusal,
+    decode_request,
+)
 from routing.simulator.responder import Responder
 from routing.simulator.served import ServedCall, ServedLog
 from routing.simulator.wire import MODELS, encode, error_body, model_body
 
 CHAT_PATH = "/v1/chat/completions"
+COMPLETIONS_PATH = "/v1/completions"
 EMBEDDINGS_PATH = "/v1/embeddings"
 MODELS_PATH = "/v1/models"
 SERVED_PATH = "/simulator/served"
@@ -67,7 +75,7 @@ class Simulator:
 
     async def _serve_models(self, exchange: Exchange) -> None:
         self._check_key(exchange)
-        if exchange.path in (CHAT_PATH, EMBEDDINGS_PATH):
+        if exchange.path in (CHAT_PATH, COMPLETIONS_PATH, EMBEDDINGS_PATH):
             raise _wrong_method(exchange)
         if exchange.path == MODELS_PATH:
             body = encode({"object": "list", "data": [model_body(name) for name in MODELS]})
@@ -110,20 +118,38 @@ class Simulator:
         body = await exchange.read_body()
         self._check_key(exchange)
         if exchange.path == CHAT_PATH:
-            chat = decode_request(body, ChatRequest)
-            call.model, call.stream = chat.model, bool(chat.stream)
-            responder = self._responder(exchange, call, chat.simulator)
-            if await responder.get_through():
-                choices = make_choices(chat, responder.plan)
-                await responder.send_chat(chat, choices, make_usage(chat, choices, responder.plan))
+            await self._answer_chat(exchange, call, body)
+        elif exchange.path == COMPLETIONS_PATH:
+            await self._answer_completion(exchange, call, body)
         elif exchange.path == EMBEDDINGS_PATH:
-            request = decode_request(body, EmbeddingRequest)
-            call.model = request.model
-            responder = self._responder(exchange, call, request.simulator)
-            if await responder.get_through():
-                await self._send_embeddings(responder, request)
+            await self._answer_embeddings(exchange, call, body)
         else:
             raise _wrong_method(exchange) if exchange.path == MODELS_PATH else _unknown_path(exchange)
+
+    async def _answer_chat(self, exchange: Exchange, call: ServedCall, body: bytes) -> None:
+        request = decode_request(body, ChatRequest)
+        call.model, call.stream = request.model, bool(request.stream)
+        responder = self._responder(exchange, call, request.simulator)
+        if await responder.get_through():
+            choices = make_choices(request, responder.plan)
+            await responder.send_chat(request, choices, make_usage(request, choices, responder.plan))
+
+    async def _answer_completion(self, exchange: Exchange, call: ServedCall, body: bytes) -> None:
+        request = decode_request(body, CompletionRequest)
+        call.model, call.stream = request.model, bool(request.stream)
+        responder = self._responder(exchange, call, request.simulator)
+        if await responder.get_through():
+            prompts = read_prompts(request)
+            choices = make_completions(request, prompts, responder.plan)
+            usage = count_completions(prompts, choices, responder.plan)
+            await responder.send_completion(request, choices, usage)
+
+    async def _answer_embeddings(self, exchange: Exchange, call: ServedCall, body: bytes) -> None:
+        request = decode_request(body, EmbeddingRequest)
+        call.model = request.model
+        responder = self._responder(exchange, call, request.simulator)
+        if await responder.get_through():
+            await self._send_embeddings(responder, request)
 
     async def _send_embeddings(self, responder: Responder, request: EmbeddingRequest) -> None:
         inputs = read_inputs(request)

@@ -64,6 +64,25 @@ class ChatRequest(msgspec.Struct, frozen=True):
         return bool(self.stream_options and self.stream_options.include_usage)
 
 
+class CompletionRequest(msgspec.Struct, frozen=True):
+    """A request of the older form; `prompt` is one text or many, each as a string or as token numbers."""
+
+    model: str
+    prompt: str | list[str | int | list[int]]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, msgspec.Meta(ge=1, le=128)] | None = None
+    max_tokens: Positive | None = None
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    simulator: Any = None
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether a stream shall end with a usage frame."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+
 class EmbeddingRequest(msgspec.Struct, frozen=True):
     """An embeddings request; `input` is one text or many, each as a string or as token numbers."""
 
@@ -74,7 +93,7 @@ class EmbeddingRequest(msgspec.Struct, frozen=True):
     simulator: Any = None
 
 
-Request = TypeVar("Request", ChatRequest, EmbeddingRequest)
+Request = TypeVar("Request", ChatRequest, CompletionRequest, EmbeddingRequest)
 
 _PLACE = re.compile(r"(?:required field `|\$\.)(\w+)")
 

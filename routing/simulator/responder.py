@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from routing.simulator.answers import Choice, Usage
+from routing.simulator.completions import text_body, text_frames
 from routing.simulator.exchange import Exchange
 from routing.simulator.faults import Plan
-from routing.simulator.requests import ChatRequest
+from routing.simulator.requests import ChatRequest, CompletionRequest
 from routing.simulator.served import ServedCall
 from routing.simulator.wire import (
     End,
@@ -65,6 +66,18 @@ class Responder:
             return
         frames = stream_frames(identity, choices, told, asked_usage=request.wants_usage, logprobs=logprobs)
         await self._send_stream(frames, usage)
+
+    async def send_completion(
+        self, request: CompletionRequest, choices: Sequence[Choice], usage: Usage
+    ) -> None:
+        """Send a completion of the older form, streamed if the request says so."""
+        identity = new_identity(request.model)
+        told = told_usage(usage, self.plan)
+        if not request.stream:
+            self._count(usage)
+            await self._send_plain(text_body(identity, choices, told))
+            return
+        await self._send_stream(text_frames(identity, choices, told, asked_usage=request.wants_usage), usage)
 
     async def send_embeddings(self, model: str, data: Sequence[Mapping[str, Any]], tokens: int) -> None:
         """Send vectors; the plan's usage counts as for chat."""

@@ -41,7 +41,7 @@ class TeamAdmin(ConfirmingAdmin):
             "Deactivate",
             "was deactivated",
             Action.TEAM_MANAGE,
-            "Every gateway worker refuses the team's keys within a second. Nothing is deleted; you can activate it again.",
+            "Every gateway worker refuses the team's keys within a second. Nothing is deleted, and you can undo it.",
             lambda: Q(is_active=True),
             lambda team, actor, _: deactivate_team(team, actor=actor),
         ),

@@ -89,7 +89,11 @@ def test_the_autocomplete_of_owners_is_quick(desk: Desk, marker: str, model: str
 
 def test_a_keys_own_pages_are_quick(desk: Desk, marker: str) -> None:
     key = ApiKey.objects.get(name=f"Key 4242 of {marker}")
-    for path in (page(ApiKey, "change", key), f"{page(ApiKey, 'revoke')}?id={key.pk}", page(ApiKey, "history", key)):
+    for path in (
+        page(ApiKey, "change", key),
+        f"{page(ApiKey, 'revoke')}?id={key.pk}",
+        page(ApiKey, "history", key),
+    ):
         assert key.name in _quick(desk, path)
 
 

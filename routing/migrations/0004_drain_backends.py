@@ -4,7 +4,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
     """Backends can be drained. The database fills the column for writers of the previous release."""
 
-    dependencies = [("routing", "0002_announce_changes")]
+    dependencies = [("routing", "0003_model_max_output_tokens")]
 
     operations = [
         migrations.AddField(

@@ -1,0 +1,73 @@
+"""What the pipeline asks of an endpoint, and a request as every endpoint reads it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+
+from billing.usage import Usage
+from routing.endpoints.bounds import Bounds
+
+decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a prompt's tokens are counted from: its texts, and tokens that need no counting."""
+
+    texts: Sequence[str]
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A checked request. `fields` are the raw top-level fields as sent; `choices`: how many answers are generated;
+    `max_tokens` bounds each of them, None when the caller set no bound."""
+
+    endpoint: "Endpoint"
+    model: str
+    stream: bool
+    wants_usage: bool
+    end_user: str
+    choices: int
+    max_tokens: int | None
+    max_tokens_field: str
+    fields: dict[str, msgspec.Raw]
+
+    def body_for(self, upstream_model: str) -> bytes:
+        """The body for a backend: its own model name, and usage always asked for on streams."""
+        fields: dict[str, Any] = {**self.fields, "model": upstream_model}
+        if self.stream:
+            options = self.fields.get("stream_options", b"null")
+            sent = decode_fields(options) if bytes(options) != b"null" else {}
+            fields["stream_options"] = {**sent, "include_usage": True}
+        return encode(fields)
+
+
+class Endpoint(Protocol):
+    """One POST endpoint. `operation` is its name in scopes and in the ledger, `path` its place below a base URL."""
+
+    operation: str
+    path: str
+
+    def read(self, body: bytes, bounds: Bounds, path_model: str | None) -> Request:
+        """Check a body. `path_model`: the model that the path names, before any in the body. Raises GatewayError."""
+        ...
+
+    def prompt(self, request: Request) -> Prompt:
+        """What our own count of the prompt covers."""
+        ...
+
+    def answer_usage(self, answer: bytes) -> Usage | None:
+        """The figures of a plain answer, None when missing or impossible. Raises ValueError when it is none."""
+        ...
+
+    def answer_texts(self, answer: bytes) -> list[str]:
+        """The texts of a plain answer, for our own count of it."""
+        ...
+
+    def finish(self, request: Request, answer: bytes) -> bytes:
+        """The plain answer as the caller asked for it."""
+        ...
