@@ -129,6 +129,7 @@ CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULE = {
     "create-ledger-partitions": {"task": "billing.tasks.create_ledger_partitions", "schedule": 6 * 3600},
     "prune-key-changes": {"task": "teams.tasks.prune_key_changes", "schedule": 3600},
+    "clear-sessions": {"task": "gateway_site.tasks.clear_sessions", "schedule": 24 * 3600},
 }
 
 # --- Data plane: bounds and places ----------------------------------------------------------------------

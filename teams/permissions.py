@@ -98,12 +98,11 @@ def access_of(user: Any) -> Access:
     """What `user` may do: nothing for nobody and for a closed account. Read once for each request's user."""
     if not user.is_authenticated or not user.is_active:
         return NO_ACCESS
-    remembered = user.__dict__.get(_REMEMBERED)
-    if isinstance(remembered, Access):
-        return remembered
-    access = _read_access(user)
-    user.__dict__[_REMEMBERED] = access
-    return access
+    remembered: Access | None = getattr(user, _REMEMBERED, None)
+    if remembered is None:
+        remembered = _read_access(user)
+        setattr(user, _REMEMBERED, remembered)  # through request.user, which is lazy, to the user itself
+    return remembered
 
 
 def scope_of(target: models.Model | None) -> Scope:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.roles_table import ACTIONS, EXPECTED, ROLES
+
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -120,3 +122,9 @@ def test_every_ledger_column_is_described() -> None:
     columns = _columns()
     assert {"request_id", "cost_nanousd", "overhead_us"} <= columns
     assert columns <= {name for row in _rows("ledger.md") for name in re.findall(r"`(\w+)`", row[0])}
+
+
+def test_the_matrix_of_roles_is_the_one_the_code_is_tested_with() -> None:
+    rows = {row[0].strip("`"): row[2:] for row in _rows("roles.md") if row[0].startswith("`")}
+    cells = {action: [EXPECTED[action, role] for role in ROLES] for action in ACTIONS}
+    assert {action: [cell.rstrip(" |") for cell in row] for action, row in rows.items()} == cells

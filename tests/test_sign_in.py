@@ -3,21 +3,25 @@
 import re
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.conf import settings
 from django.contrib.auth.models import User
+from django.contrib.sessions.models import Session
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
 from django.http import HttpResponse
 from django.test import Client, override_settings
+from django.utils import timezone
 from redis import ConnectionError as RedisConnectionError
 from redis import Redis
 
 from audit.models import AdminEvent
 from gateway_site import env
 from gateway_site.sign_in_limit import ACTION, ACTOR
+from gateway_site.tasks import clear_sessions
 from tests.factories import unique
 from tests.people import PASSWORD, Account, make_account
 
@@ -275,6 +279,24 @@ def test_the_password_page_is_for_those_signed_in() -> None:
     client = Client(headers={"host": "localhost"})
     client.force_login(make_account().user)
     assert client.get("/password/").status_code == 200
+
+
+def test_sessions_end_and_are_cleared_away() -> None:
+    client = signed_in(make_account())
+    running = Session.objects.get(pk=client.cookies["sessionid"].value)
+    left = running.expire_date - timezone.now()
+    assert timedelta(hours=11) < left <= timedelta(hours=12)
+    ended = Session.objects.get(pk=signed_in(make_account()).cookies["sessionid"].value)
+    Session.objects.filter(pk=ended.pk).update(expire_date=timezone.now())
+    clear_sessions()
+    assert list(Session.objects.filter(pk__in=[running.pk, ended.pk])) == [running]
+
+
+def test_closing_an_account_ends_its_sessions() -> None:
+    account = make_account()
+    client = signed_in(account)
+    User.objects.filter(pk=account.user.pk).update(is_active=False)
+    assert account.username not in client.get("/").content.decode()
 
 
 # --- The settings ----------------------------------------------------------------------------------------

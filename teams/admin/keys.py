@@ -187,7 +187,8 @@ class ApiKeyAdmin(ConfirmingAdmin):
         if obj is None:
             main = ["team", "name", "application", "expires_at", "never_expires"]
             return [(None, {"fields": main}), ("Restrictions", {"fields": RULES})]
-        never = ["never_expires"] if "expires_at" not in self.get_readonly_fields(request, obj) else []
+        is_fixed = "expires_at" in self.get_readonly_fields(request, obj)
+        never = ["never_expires"] if self.has_change_permission(request, obj) and not is_fixed else []
         story = ["state", "last_used", "last_used_from", "created_by", "created_at", "paused_at"]
         story += ["revoked_at", "revoked_reason", "replaces"]
         return [

@@ -290,6 +290,14 @@ def test_a_key_revoked_while_its_form_was_open_is_told_and_not_changed(
     assert ApiKey.objects.get(pk=key.pk).scopes == []
 
 
+def test_an_auditor_reads_a_key_without_a_field_to_change(auditor: Desk) -> None:
+    key = existing_key(scopes=["chat"], ip_ranges=["192.0.2.0/24"])
+    shown = body(auditor.get(page(ApiKey, "change", key)))
+    assert "192.0.2.0/24" in shown
+    assert "Never expires" not in shown
+    assert "-link" not in shown.partition('id="content-main"')[2].partition("</ul>")[0]
+
+
 # --- Steps -----------------------------------------------------------------------------------------------
 
 

@@ -84,4 +84,5 @@ def test_lists_ask_a_fixed_number_of_queries(desk: Desk) -> None:
         with CaptureQueriesContext(connection) as queries:
             desk.get(page(model, "changelist"))
         counts[model.__name__] = len(queries)
-    assert max(counts.values()) <= 10, counts
+    assert counts.pop("ApiKey") <= 9  # the owners and uses of the page's keys, by look-ups of their own
+    assert max(counts.values()) <= 5, counts
