@@ -1,50 +1,25 @@
-"""The administration's titles, and the pages of users and groups, for superusers only."""
+"""The administration's pages of people's accounts."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
-from django.contrib.auth.admin import GroupAdmin, UserAdmin
+from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.forms import ReadOnlyPasswordHashField, ReadOnlyPasswordHashWidget, UserChangeForm
 from django.contrib.auth.models import Group, User
-from django.db import models, transaction
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 
-from audit.admin_trail import AuditedAdmin, actor_of, lock_facts, record_change
+from audit.admin_trail import CappedPaginator, actor_of, lock_facts, record_change
+from teams.admin.people import KeepsAPlatformAdmin
+from teams.models import Member
 
-admin.site.site_title = "LLM gateway"
-admin.site.site_header = "LLM gateway administration"
-admin.site.index_title = "Administration"
 admin.site.unregister(User)
-admin.site.unregister(Group)
+admin.site.unregister(Group)  # rights come from roles: see teams/permissions.py
 
-
-class SuperuserAdmin(AuditedAdmin):
-    """Who can edit users can become anyone, so no permission but superuser opens these pages."""
-
-    def has_module_permission(self, request: HttpRequest) -> bool:
-        """Superusers only."""
-        return is_superuser(request)
-
-    def has_view_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
-        """Superusers only."""
-        return is_superuser(request)
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """Superusers only."""
-        return is_superuser(request)
-
-    def has_change_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
-        """Superusers only."""
-        return is_superuser(request)
-
-    def has_delete_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
-        """Superusers only."""
-        return is_superuser(request)
-
-
-def is_superuser(request: HttpRequest) -> bool:
-    """Whether an active superuser is signed in."""
-    return bool(request.user.is_active and request.user.is_superuser)
+if TYPE_CHECKING:
+    TabularInline = admin.TabularInline[Any, Any]
+else:
+    TabularInline = admin.TabularInline
 
 
 class PasswordState(ReadOnlyPasswordHashWidget):
@@ -57,17 +32,50 @@ class PasswordState(ReadOnlyPasswordHashWidget):
         return context
 
 
-class UserForm(UserChangeForm):  # type: ignore[type-arg]
-    """A user without a trace of the password."""
+class PersonForm(UserChangeForm):  # type: ignore[type-arg]
+    """An account without a trace of the password."""
 
     password = ReadOnlyPasswordHashField(label="Password", widget=PasswordState)
 
+    class Meta(UserChangeForm.Meta):
+        help_texts = {
+            "is_active": "A closed account cannot sign in; what it did stays in the trail.",
+            "is_superuser": "Counts as a platform admin. Better give the role below, which the trail knows by name.",
+        }
+
+
+class MemberInline(TabularInline):
+    """The person's roles."""
+
+    model = Member
+    extra = 0
+    autocomplete_fields = ["department", "team"]
+    verbose_name = "role"
+    verbose_name_plural = "roles"
+
 
 @admin.register(User)
-class AuditedUserAdmin(SuperuserAdmin, UserAdmin):  # type: ignore[type-arg]
-    """People's accounts; their roles in the gateway are members."""
+class PersonAdmin(KeepsAPlatformAdmin, UserAdmin):  # type: ignore[type-arg]
+    """People: an account to sign in with, and what its owner may do where."""
 
-    form = UserForm
+    form = PersonForm
+    inlines = [MemberInline]
+    list_display = ["username", "full_name", "email", "is_active", "last_login"]
+    list_filter = ["is_active", "is_superuser", "memberships__role"]
+    search_fields = ["username", "first_name", "last_name", "email"]
+    readonly_fields = ["last_login", "date_joined"]
+    filter_horizontal = ()
+    paginator = CappedPaginator
+    fieldsets = [
+        (None, {"fields": ["username", "password"]}),
+        ("Person", {"fields": ["first_name", "last_name", "email"]}),
+        ("Account", {"fields": ["is_active", "is_superuser", "last_login", "date_joined"]}),
+    ]
+
+    @admin.display(description="Name", ordering="last_name")
+    def full_name(self, user: User) -> str:
+        """First and last name."""
+        return user.get_full_name() or "-"
 
     @transaction.atomic
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:
@@ -78,8 +86,3 @@ class AuditedUserAdmin(SuperuserAdmin, UserAdmin):  # type: ignore[type-arg]
         if user is not None and before is not None:
             record_change(actor_of(request), user, before)
         return response
-
-
-@admin.register(Group)
-class AuditedGroupAdmin(SuperuserAdmin, GroupAdmin):
-    """Sets of permissions for the administration."""

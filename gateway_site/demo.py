@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from django.conf import settings
-from django.contrib.auth.models import Group, Permission, User
+from django.contrib.auth.models import User
 from django.db import transaction
-from django.db.models import Q
 
 from gateway_site.configuration_file.applying import apply_text
 from routing.credentials import CredentialError, decrypt_credential, encrypt_credential
@@ -33,18 +32,17 @@ _CREDENTIAL = "simulator-needs-no-secret"
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A demo user: the label in demo.json, the role, and where it holds."""
+    """A demo user: the label in demo.json, and the role."""
 
     label: str
     username: str
     role: Role
-    may_use_admin: bool = False
 
 
 PEOPLE = (
-    Person("admin", "demo-admin", Role.PLATFORM_ADMIN, may_use_admin=True),
-    Person("auditor", "demo-auditor", Role.SECURITY_AUDITOR, may_use_admin=True),
-    Person("finance", "demo-finance", Role.FINANCE, may_use_admin=True),
+    Person("admin", "demo-admin", Role.PLATFORM_ADMIN),
+    Person("auditor", "demo-auditor", Role.SECURITY_AUDITOR),
+    Person("finance", "demo-finance", Role.FINANCE),
     Person("department_manager", "demo-manager", Role.DEPARTMENT_MANAGER),
     Person("team_owner", "demo-owner", Role.TEAM_OWNER),
     Person("member", "demo-member", Role.TEAM_MEMBER),
@@ -99,7 +97,6 @@ def load(simulator_url: str) -> bool:
     team = Team.objects.filter(slug=TEAM).first()
     if team is None:
         apply_text(FILE.read_text(encoding="utf-8"), actor=ACTOR, variables=_variables(simulator_url))
-        _open_administration()
         return True
     _follow_simulator(simulator_url)
     _follow_secrets(team)
@@ -138,23 +135,3 @@ def _follow_secrets(team: Team) -> None:
 def _current_digest() -> bytes:
     peppers = Peppers.parse(settings.GATEWAY_KEY_PEPPERS)
     return peppers.digest(demo_key(), peppers.current)
-
-
-def _open_administration() -> None:
-    for person in PEOPLE:
-        if not person.may_use_admin:
-            continue
-        user = User.objects.get(username=person.username)
-        user.is_staff, user.is_superuser = True, person.role is Role.PLATFORM_ADMIN
-        user.save(update_fields=["is_staff", "is_superuser"])
-        if not user.is_superuser:
-            user.groups.add(read_only_group(person.role))
-
-
-def read_only_group(role: Role) -> Group:
-    """Auditors may look at everything, finance at teams and money; neither may change anything."""
-    apps = {"audit", "teams", "billing", "routing"} if role is Role.SECURITY_AUDITOR else {"teams", "billing"}
-    group, _ = Group.objects.get_or_create(name=str(role.label))
-    is_view = Q(codename__startswith="view_", content_type__app_label__in=apps)
-    group.permissions.set(Permission.objects.filter(is_view))
-    return group

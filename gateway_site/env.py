@@ -1,6 +1,7 @@
 """Typed readers of the environment that fail loudly: a wrong or missing setting stops the start."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -70,3 +71,13 @@ def database(name: str, url: str) -> dict[str, Any]:
         raise ImproperlyConfigured(
             f"{name} is not a database URL: postgresql://role:password@host/name."
         ) from None
+
+
+def rate(name: str, default: str) -> tuple[int, int]:
+    """So many in a time, such as `10/10m`: the number, and the time in seconds (s, m, h or d)."""
+    raw = text(name, default)
+    found = re.fullmatch(r"([1-9][0-9]{0,8})/([1-9][0-9]{0,4})?([smhd])", raw)
+    if found is None:
+        raise ImproperlyConfigured(f"{name} must be a number and a time, such as 10/10m, not {raw!r}.")
+    count, units, unit = found.groups()
+    return int(count), int(units or 1) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[unit]

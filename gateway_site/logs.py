@@ -4,7 +4,7 @@ import json
 import logging
 from datetime import UTC, datetime
 
-_FIELDS = ("request_id", "reason", "status", "backend", "part", "spool", "rows")
+_FIELDS = ("request_id", "address", "reason", "status", "backend", "part", "spool", "rows")
 
 
 class JsonFormatter(logging.Formatter):

@@ -5,6 +5,9 @@ Every variable is listed with its meaning in docs/reference/settings.md.
 
 from pathlib import Path
 
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
 from gateway_site import env
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -25,7 +28,7 @@ SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 SESSION_COOKIE_SAMESITE = "Lax"
-SESSION_COOKIE_AGE = 12 * 3600
+SESSION_COOKIE_AGE = env.integer("GATEWAY_SESSION_HOURS", 12, least=1) * 3600
 
 # Versioned peppers of API key digests, "1:<hex>,2:<hex>"; new keys use the highest version.
 GATEWAY_KEY_PEPPERS = env.text("GATEWAY_KEY_PEPPERS")
@@ -37,8 +40,8 @@ GATEWAY_METRICS_TOKEN = env.text("GATEWAY_METRICS_TOKEN", "")
 
 # --- Applications, in the order of imports (ARCHITECTURE.md) --------------------------------------------
 INSTALLED_APPS = [
-    "django.contrib.admin",
-    "django.contrib.auth",
+    "gateway_site.apps.GatewayAdminConfig",
+    "gateway_site.apps.PeopleConfig",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
@@ -49,7 +52,7 @@ INSTALLED_APPS = [
     "teams",
     "billing",
     "routing",
-    "gateway_site",
+    "gateway_site.apps.GatewaySiteConfig",
 ]
 
 MIDDLEWARE = [
@@ -112,6 +115,14 @@ CELERY_BROKER_URL = (
     if REDIS_URL.startswith("unix://")
     else REDIS_URL
 )
+CACHES = {
+    "default": {
+        "BACKEND": "gateway_site.cache.CounterCache",
+        "LOCATION": REDIS_URL,
+        "KEY_PREFIX": "portal",
+        "OPTIONS": {"socket_timeout": 1.0, "socket_connect_timeout": 1.0, "retry": Retry(NoBackoff(), 1)},
+    }
+}
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
@@ -128,6 +139,7 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 60,
         "options": {"expires": 60},
     },
+    "clear-sessions": {"task": "gateway_site.tasks.clear_sessions", "schedule": 24 * 3600},
 }
 
 # --- Data plane: bounds and places ----------------------------------------------------------------------
@@ -157,6 +169,10 @@ GATEWAY_TRUSTED_PROXIES = env.items("GATEWAY_TRUSTED_PROXIES")
 GATEWAY_CREDENTIALS_DIR = Path(env.text("GATEWAY_CREDENTIALS_DIR", "/run/secrets"))
 
 # --- People ---------------------------------------------------------------------------------------------
+AUTHENTICATION_BACKENDS = ["teams.auth_backends.RoleBackend"]
+# How many passwords may be tried in a time, right ones included: for one user name, and from one address.
+GATEWAY_SIGN_IN_PER_NAME = env.rate("GATEWAY_SIGN_IN_PER_NAME", "10/10m")
+GATEWAY_SIGN_IN_PER_ADDRESS = env.rate("GATEWAY_SIGN_IN_PER_ADDRESS", "300/10m")
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
@@ -171,6 +187,7 @@ LOGOUT_REDIRECT_URL = "landing"
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_TZ = True
+FORMAT_MODULE_PATH = ["gateway_site.formats"]
 STATIC_URL = "/static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 STATIC_ROOT = env.text("GATEWAY_STATIC_ROOT", "") or None  # where `collectstatic` puts them, if it is run

@@ -20,6 +20,8 @@ from gateway_site.version import VERSION
 from routing import metric_names as names
 from routing.metric_names import Metric
 from routing.metrics_file import Reading, read_files
+from teams.permissions import access_of
+from teams.roles import Action
 
 _LAST_CHANGES = 20
 
@@ -52,10 +54,10 @@ async def status(request: ASGIRequest) -> HttpResponse:
 def _page(request: ASGIRequest, monitor: Monitor, faults: list[Fault]) -> HttpResponse:
     if not request.user.is_authenticated:
         return redirect_to_login(request.get_full_path())
-    if not request.user.is_staff:
+    access = access_of(request.user)
+    if not access.may(Action.ADMINISTRATION_ENTER):
         raise PermissionDenied
     metrics, host = monitor.gateway.metrics, monitor.host
-    may_see_changes = request.user.has_perm("audit.view_adminevent")
     context = {
         "version": VERSION,
         "faults": faults,
@@ -67,7 +69,7 @@ def _page(request: ASGIRequest, monitor: Monitor, faults: list[Fault]) -> HttpRe
         "shipped_at": _moment(host.shipper.last_success_at) if host else None,
         "this_worker": metrics.worker,
         "workers": list_workers(read_files(metrics.directory)),
-        "changes": AdminEvent.objects.all()[:_LAST_CHANGES] if may_see_changes else None,
+        "changes": AdminEvent.objects.all()[:_LAST_CHANGES] if access.may(Action.EVENT_VIEW) else None,
     }
     return render(request, "site/status.html", context)
 

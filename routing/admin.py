@@ -6,12 +6,17 @@ from urllib.parse import urlsplit
 from django import forms
 from django.contrib import admin
 from django.core.exceptions import ValidationError
+from django.db.models import Q
 from django.http import HttpRequest
 
 from audit.admin_trail import AuditedAdmin
 from billing.models import PriceEntry
 from routing.credentials import CredentialError, decrypt_credential, encrypt_credential
+from routing.draining import drain_backend, undrain_backend
 from routing.models import Backend, CatalogueModel, Grant, ModelAlias, Route
+from routing.queries import list_models_served_only_by
+from teams.admin.confirmed import ConfirmingAdmin, Step
+from teams.roles import Action
 
 if TYPE_CHECKING:
     TabularInline = admin.TabularInline[Any, Any]
@@ -150,15 +155,51 @@ def _has_host(base_url: str) -> bool:
 
 
 @admin.register(Backend)
-class BackendAdmin(AuditedAdmin):
+class BackendAdmin(ConfirmingAdmin):
     """Deployments at providers."""
 
     form = BackendForm
-    list_display = ["name", "provider", "base_url", "upstream_model", "credential_state", "is_active"]
-    list_filter = ["is_active", "provider"]
+    list_display = ["name", "base_url", "upstream_model", "credential_state", "state"]
+    list_filter = ["is_active", "is_draining", "provider"]
     search_fields = ["name", "base_url", "upstream_model"]
-    readonly_fields = ["credential_state"]
+    readonly_fields = ["credential_state", "state"]
     inlines = [PriceInline]
+    steps = (
+        Step(
+            "drain",
+            "Drain",
+            "was set to drain",
+            Action.BACKEND_DRAIN,
+            "It gets no new calls within a second; calls under way end as usual. Models that no other backend "
+            "serves answer 503 until you undrain it.",
+            lambda: Q(is_draining=False),
+            lambda backend, actor, _: drain_backend(backend, actor=actor),
+        ),
+        Step(
+            "undrain",
+            "Undrain",
+            "was set to serve",
+            Action.BACKEND_DRAIN,
+            "It gets new calls again within a second, if it is active.",
+            lambda: Q(is_draining=True),
+            lambda backend, actor, _: undrain_backend(backend, actor=actor),
+            is_destructive=False,
+        ),
+    )
+
+    def describe(self, row: Backend) -> str:
+        """Which models it leaves without any other backend."""
+        alone = list_models_served_only_by(row)
+        return (
+            f"the only backend of {', '.join(alone)}" if alone else "each of its models has another backend"
+        )
+
+    @admin.display(description="State", ordering="is_active")
+    def state(self, backend: Backend) -> str:
+        """Whether it gets calls."""
+        if not backend.is_active:
+            return "Inactive"
+        return "Draining" if backend.is_draining else "Active"
 
     @admin.display(description="Credential in use")
     def credential_state(self, backend: Backend) -> str:
@@ -172,7 +213,10 @@ class BackendAdmin(AuditedAdmin):
         may_write = self.has_change_permission(request, obj) if obj else self.has_add_permission(request)
         secrets = ["credential", "remove_credential"] if may_write else []
         return [
-            (None, {"fields": ["name", "provider", "base_url", "upstream_model", "is_active"]}),
+            (
+                None,
+                {"fields": ["name", "provider", "base_url", "upstream_model", "is_active", "is_draining"]},
+            ),
             ("Credential", {"fields": ["credential_state", *secrets, "credential_reference"]}),
             ("Price by the list", {"fields": ["list_price_provider", "list_price_model"]}),
             (

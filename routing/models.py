@@ -138,6 +138,11 @@ class Backend(models.Model):
         help_text="Its name in the list prices. Empty: as the upstream model.",
     )
     is_active = models.BooleanField(default=True)
+    is_draining = models.BooleanField(
+        default=False,
+        db_default=False,  # for the previous release, which knows nothing of it
+        help_text="A draining backend gets no new calls; those under way end as usual.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -43,7 +43,8 @@ class Target:
 class ServedModel:
     """A model of the catalogue with its backends in the order they are tried, and who may use it.
 
-    An alias is served like a model of its own; `alias_of` is the model's name then.
+    An alias is served like a model of its own; `alias_of` is the model's name then. `is_draining`: it has backends,
+    and each that could serve gets no new calls.
     """
 
     model_id: int
@@ -53,6 +54,7 @@ class ServedModel:
     targets: tuple[Target, ...]
     granted_teams: frozenset[int]
     alias_of: str = ""
+    is_draining: bool = False
 
     @property
     def catalogue_name(self) -> str:
@@ -93,6 +95,7 @@ def load_snapshot() -> Snapshot:
         for model_id, team_id in Grant.objects.order_by().values_list("model_id", "team_id"):
             granted[model_id].add(team_id)
         routes: dict[int, list[Target]] = defaultdict(list)
+        draining = _list_models_with_draining_backends()
         for model_id, backend_id in Route.objects.order_by("priority", "backend__name").values_list(
             "model_id", "backend_id"
         ):
@@ -106,6 +109,7 @@ def load_snapshot() -> Snapshot:
                 max_output_tokens=model.max_output_tokens,
                 targets=tuple(routes[model.pk]),
                 granted_teams=frozenset(granted[model.pk]),
+                is_draining=model.pk in draining and not routes[model.pk],
             )
             for model in CatalogueModel.objects.filter(is_active=True)
         }
@@ -115,11 +119,16 @@ def load_snapshot() -> Snapshot:
     return Snapshot(version, models, tuple(left_out))
 
 
+def _list_models_with_draining_backends() -> set[int]:
+    draining = Route.objects.filter(backend__is_active=True, backend__is_draining=True)
+    return set(draining.order_by().values_list("model_id", flat=True))
+
+
 def _load_targets() -> tuple[dict[int, Target], list[LeftOut]]:
     prices: dict[int, list[Price]] = defaultdict(list)
     for entry in PriceEntry.objects.order_by("effective_from"):
         prices[entry.backend_id].append(_price(entry))
-    backends = list(Backend.objects.filter(is_active=True))
+    backends = list(Backend.objects.filter(is_active=True, is_draining=False))
     listed = _load_list_prices(backends)
     targets, left_out = {}, []
     for backend in backends:

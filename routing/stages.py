@@ -15,6 +15,7 @@ from teams.errors import (
     GatewayError,
     key_model,
     ledger_unavailable,
+    model_draining,
     model_not_granted,
     model_unavailable,
     model_unknown,
@@ -62,6 +63,8 @@ def choose_backend(model: ServedModel, trace: Trace) -> Target:
         if (price := target.price_at(trace.admitted_at)) is not None:
             trace.target, trace.price = target, price
             return target
+    if model.is_draining:
+        raise model_draining(model.name)
     raise model_unpriced(model.name) if model.targets else model_unavailable(model.name)
 
 

@@ -199,6 +199,18 @@ def model_unavailable(name: str) -> GatewayError:
     )
 
 
+def model_draining(name: str) -> GatewayError:
+    """Granted, but every backend of it is being drained by an administrator."""
+    return GatewayError(
+        503,
+        "backends_draining",
+        f"Every backend of the model {name!r} is being drained for maintenance. Try again later.",
+        type="service_unavailable_error",
+        code="server_is_overloaded",
+        headers={"retry-after": "60", "x-should-retry": "false"},
+    )
+
+
 def model_unpriced(name: str) -> GatewayError:
     """A call that could not be priced is not made: it would cost money nobody accounts for."""
     return GatewayError(

@@ -197,6 +197,12 @@ class ApiKey(models.Model):
     class Meta:
         ordering = ["-id"]
         verbose_name = "API key"
+        indexes = [
+            # What the administration looks keys up and sorts them by.
+            models.Index(fields=["hint"], name="apikey_hint"),
+            models.Index(fields=["name", "-id"], name="apikey_name"),
+            models.Index(fields=["expires_at", "-id"], name="apikey_expires_at"),
+        ]
         constraints = [
             models.CheckConstraint(condition=~Q(name=""), name="apikey_name_given"),
             models.CheckConstraint(

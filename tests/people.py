@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 from django.contrib.auth.models import User
 
-from gateway_site import demo
-from teams.models import Member, Role, Team
+from teams.models import Department, Member, Role, Team
 from tests.factories import unique
 
 PASSWORD = "correct horse battery staple"
@@ -20,31 +19,24 @@ class Account:
     password: str = PASSWORD
 
 
-def make_account(*, is_superuser: bool = False, is_staff: bool = False) -> Account:
+def make_account(*, is_superuser: bool = False) -> Account:
     """Somebody without a role."""
-    user = User.objects.create_user(
-        unique("person"), password=PASSWORD, is_superuser=is_superuser, is_staff=is_staff or is_superuser
-    )
+    user = User.objects.create_user(unique("person"), password=PASSWORD, is_superuser=is_superuser)
     return Account(user, user.username)
 
 
+def make_person(role: str, *, team: Team | None = None, department: Department | None = None) -> Account:
+    """Somebody with one role."""
+    account = make_account()
+    Member.objects.create(user=account.user, role=role, team=team, department=department)
+    return account
+
+
 def make_admin() -> Account:
-    """A platform admin, who may do everything in the administration."""
-    account = make_account(is_superuser=True)
-    Member.objects.create(user=account.user, role=Role.PLATFORM_ADMIN)
-    return account
-
-
-def make_reader(role: Role) -> Account:
-    """An auditor or a finance person, with the demo's permissions in the administration."""
-    account = make_account(is_staff=True)
-    account.user.groups.add(demo.read_only_group(role))
-    Member.objects.create(user=account.user, role=role)
-    return account
+    """A platform admin."""
+    return make_person(Role.PLATFORM_ADMIN)
 
 
 def make_team_member(team: Team) -> Account:
     """A member of a team, who has no part in the administration."""
-    account = make_account()
-    Member.objects.create(user=account.user, role=Role.TEAM_MEMBER, team=team)
-    return account
+    return make_person(Role.TEAM_MEMBER, team=team)

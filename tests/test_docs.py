@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.roles_table import ACTIONS, EXPECTED, ROLES
+
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -48,7 +50,7 @@ def _text(expression: ast.expr) -> str:
 def _settings() -> set[str]:
     """The environment variables named in calls of settings.py, home.py and run.py."""
     modules = ("gateway_site/settings.py", "gateway_site/home.py", "gateway_site/run.py")
-    readers = {"text", "integer", "flag", "items", "get", "read_port", "is_set"}
+    readers = {"text", "integer", "flag", "items", "rate", "get", "read_port", "is_set"}
     calls = [call for module in modules for call in _calls(module)]
     first = {_text(arguments[0]) for name, arguments in calls if name in readers and arguments}
     return {name for name in first if re.fullmatch(r"[A-Z][A-Z0-9_]+", name)}
@@ -159,3 +161,9 @@ def test_every_health_code_is_described_and_every_described_code_exists() -> Non
         == codes
         == {row[0].strip("`") for row in _rows("health.md") if row[1] in {"200", "503"}} - {"/livez"}
     )
+
+
+def test_the_matrix_of_roles_is_the_one_the_code_is_tested_with() -> None:
+    rows = {row[0].strip("`"): row[2:] for row in _rows("roles.md") if row[0].startswith("`")}
+    cells = {action: [EXPECTED[action, role] for role in ROLES] for action in ACTIONS}
+    assert {action: [cell.rstrip(" |") for cell in row] for action, row in rows.items()} == cells

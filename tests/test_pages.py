@@ -10,7 +10,7 @@ from django.template.loader import render_to_string
 from gateway_site.middleware import _POLICY
 from teams.models import Department, Member, Role
 from tests.factories import make_team, unique
-from tests.people import PASSWORD, Account, make_account, make_admin, make_reader, make_team_member
+from tests.people import PASSWORD, Account, make_account, make_admin, make_person, make_team_member
 from tests.processes import Product
 
 
@@ -80,10 +80,10 @@ def test_each_role_reads_its_own_words(visitor: httpx.Client) -> None:
     page = words(visitor.get("/"))
     assert f"Department manager of the department {department.slug}" in page
     assert "Finance of the whole gateway" in page
-    assert "Your account is not admitted to the administration" in page
+    assert "Your work is in the administration" in page
 
 
-@pytest.mark.parametrize("make", [make_admin, lambda: make_reader(Role.FINANCE)], ids=["admin", "finance"])
+@pytest.mark.parametrize("make", [make_admin, lambda: make_person(Role.FINANCE)], ids=["admin", "finance"])
 def test_who_may_use_the_administration_is_led_there(
     visitor: httpx.Client, make: Callable[[], Account]
 ) -> None:

@@ -11,7 +11,7 @@ from routing.models import Backend
 from teams.models import Role
 from teams.services import create_key
 from tests.factories import make_team, unique
-from tests.people import Account, make_account, make_admin, make_reader, make_team_member
+from tests.people import Account, make_account, make_admin, make_person, make_team_member
 from tests.processes import Product
 from tests.test_pages import sign_in, words
 
@@ -68,7 +68,7 @@ def test_it_gives_the_reason_that_readiness_does_not(visitor: httpx.Client, prod
     )
     try:
         product.wait_for_configuration()
-        sign_in(visitor, make_reader(Role.SECURITY_AUDITOR))
+        sign_in(visitor, make_person(Role.SECURITY_AUDITOR))
         text = words(visitor.get("/status/"))
         assert f"backend_left_out backend {backend.name} is left out" in text
         assert "The credential reference env:... cannot be read." in text
@@ -78,6 +78,6 @@ def test_it_gives_the_reason_that_readiness_does_not(visitor: httpx.Client, prod
 
 
 def test_changes_are_shown_to_those_who_may_see_events_only(visitor: httpx.Client) -> None:
-    sign_in(visitor, make_reader(Role.FINANCE))
+    sign_in(visitor, make_person(Role.FINANCE))
     page = visitor.get("/status/")
     assert (page.status_code, "Last changes" in page.text) == (200, False)

@@ -1,5 +1,6 @@
 """A real browser: headless Chromium, with a fresh profile for the session and fresh cookies for each test."""
 
+import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,6 +86,32 @@ class Browser:
         self.fill("username", account.username)
         self.fill("password", password or account.password)
         self.click("main button[type=submit]")
+
+    @contextlib.contextmanager
+    def seen_as(self, width: int, scheme: str) -> Iterator[None]:
+        """A window of this width, in this colour scheme."""
+        size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+        media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        try:
+            yield
+        finally:
+            self.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+            self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+    def cut_off(self) -> list[str]:
+        """The form fields and buttons of the content that reach beyond the window."""
+        found: list[str] = self.driver.execute_script(
+            """
+            const edge = document.documentElement.clientWidth;
+            const fields = document.querySelectorAll("main :is(input, select, textarea, button, .selector)");
+            return [...fields].filter((field) => field.getBoundingClientRect().right > edge)
+                .filter((field) => !field.closest(".inline-group"))
+                .map((field) => field.id || field.className || field.name);
+            """
+        )
+        return found
 
     def complaints(self) -> list[str]:
         """What the console holds since last asked: policy violations, script errors, failed loads."""

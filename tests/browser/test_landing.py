@@ -48,15 +48,8 @@ def test_the_keyboard_reaches_the_content_first(browser: Browser) -> None:
 def test_it_fits_narrow_and_wide_and_follows_the_colour_scheme(
     browser: Browser, width: int, scheme: str
 ) -> None:
-    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
-    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-    browser.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    try:
+    with browser.seen_as(width, scheme):
         browser.open("/")
         assert browser.driver.execute_script("return document.documentElement.scrollWidth") <= width
         background = browser.find("body").value_of_css_property("background-color")
         assert background == {"light": "rgba(246, 247, 249, 1)", "dark": "rgba(16, 21, 28, 1)"}[scheme]
-    finally:
-        browser.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-        browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})

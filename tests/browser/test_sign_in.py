@@ -21,3 +21,27 @@ def test_a_person_signs_in_and_out(browser: Browser) -> None:
     assert browser.path == "/"
     assert "Sign in" in browser.find("header").text
     assert browser.driver.get_cookie("sessionid") is None
+
+
+def test_a_person_changes_the_password(browser: Browser) -> None:
+    account, new = make_account(), "staple battery horse correct"
+    browser.sign_in(account)
+    browser.click(".account a")
+    assert browser.path == "/password/"
+    for name, value in (("old_password", account.password), ("new_password1", new), ("new_password2", new)):
+        browser.fill(name, value)
+    browser.click("main button[type=submit]")
+    assert "Your password was changed" in browser.find("[role=status]").text
+    browser.click("header button[type=submit]")
+    browser.sign_in(account, new)
+    assert account.username in browser.find("header").text
+
+
+def test_too_many_attempts_are_told_and_not_looked_at(browser: Browser) -> None:
+    account = make_account()
+    for _ in range(10):
+        browser.sign_in(account, "wrong")
+    browser.sign_in(account)
+    assert "Too many attempts" in browser.find("[role=alert]").text
+    assert browser.path == "/sign-in/"
+    assert [line for line in browser.complaints() if "429" not in line] == []

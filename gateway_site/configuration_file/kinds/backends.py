@@ -55,6 +55,7 @@ class Backends(RowKind):
         ),
         Field("list_price_model", Text(), 'Its name in the list prices. "": as `upstream_model`.'),
         Field("is_active", Flag(), "`false`: it gets no calls."),
+        Field("is_draining", Flag(), "`true`: it gets no new calls; those under way end as usual."),
     )
 
     def check(self, entry: Entry, row: Row | None) -> Iterator[Fault]:

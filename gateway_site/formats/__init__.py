@@ -1,0 +1,1 @@
+"""How dates and times are shown in the portal, by language."""
