@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 ALWAYS = frozenset({"time", "level", "logger", "message"})
-FIELDS = ALWAYS | {"request_id", "backend", "spool", "rows", "reason", "status", "part", "exception"}
+FIELDS = ALWAYS | {"request_id", "backend", "spool", "rows", "reason", "status", "part", "address", "exception"}
 _LEVELS = {"debug", "info", "warning", "error", "critical"}
 
 

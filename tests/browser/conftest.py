@@ -11,7 +11,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.ui import WebDriverWait
+from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from tests.processes import Product
 
@@ -63,8 +63,11 @@ class Browser:
         return len(self.driver.find_elements(By.CSS_SELECTOR, selector))
 
     def fill(self, name: str, value: str) -> None:
-        """Type into the field of this name."""
+        """Type into the field of this name, or choose from its list."""
         field = self.driver.find_element(By.NAME, name)
+        if field.tag_name == "select":
+            Select(field).select_by_visible_text(value)
+            return
         field.clear()
         field.send_keys(value)
 

@@ -59,6 +59,8 @@ def fill_in(browser: Browser, form: Form, simulator: Simulator) -> None:
         name = name.removeprefix("id_")
         if browser.count(f".field-{name} .select2-selection"):
             pick(browser, name, value)
+            if browser.count(".step-buttons button"):
+                browser.click(".step-buttons button")
         else:
             browser.fill(name, value.replace("http://127.0.0.1:8001", simulator.url))
     browser.click("[name=_save]")
