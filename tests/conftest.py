@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,7 +64,7 @@ _services = _Services()
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Services first, then Django, so that test modules may import models."""
-    if session.config.option.collectonly:
+    if session.config.option.collectonly or _only_distributes(session.config):
         return
     _services.start()
     import django
@@ -75,8 +76,24 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     call_command("migrate", verbosity=0)
 
 
+def _only_distributes(config: pytest.Config) -> bool:
+    """Whether the tests run in other processes, each with services of its own."""
+    return bool(config.getoption("numprocesses", None)) and not hasattr(config, "workerinput")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Take over what one of those processes found."""
+    findings = node.config.stash.setdefault(_FINDINGS, [])
+    findings += getattr(node, "workeroutput", {}).get("findings", [])
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """What the run left holds no secret and no log line that cannot be read, and nothing outlives it."""
+    if _only_distributes(session.config):
+        if session.config.stash.get(_FINDINGS, []):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        return
     if "django" in sys.modules:
         from django.db import connections
 
@@ -87,6 +104,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         findings = sorted(f"SECRET FOUND: {finding}" for finding in scan.findings)
         findings += unreadable_logs(_services.home / "logs")
         session.config.stash[_FINDINGS] = findings
+        if hasattr(session.config, "workeroutput"):
+            session.config.workeroutput["findings"] = findings
         if findings:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         connections.close_all()
