@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,12 @@ class _Services:
     """One temporary home with both embedded services, from pytest's start to its end."""
 
     def __init__(self) -> None:
-        self.home = Path(tempfile.mkdtemp(prefix="gw-test-"))
+        self.home = Path(tempfile.gettempdir(), f"gw-test-{uuid.uuid4().hex[:12]}")
         self.postgres = EmbeddedPostgres(self.home / "postgres", durable=False)
         self.valkey = EmbeddedValkey(self.home / "valkey")
 
     def start(self) -> None:
+        self.home.mkdir(mode=0o700)
         self.postgres.start()
         self.valkey.start()
         os.environ.update(

@@ -6,7 +6,17 @@ from pathlib import Path
 from typing import Any
 
 ALWAYS = frozenset({"time", "level", "logger", "message"})
-FIELDS = ALWAYS | {"request_id", "backend", "spool", "rows", "reason", "status", "part", "address", "exception"}
+FIELDS = ALWAYS | {
+    "request_id",
+    "backend",
+    "spool",
+    "rows",
+    "reason",
+    "status",
+    "part",
+    "address",
+    "exception",
+}
 _LEVELS = {"debug", "info", "warning", "error", "critical"}
 
 

@@ -30,7 +30,7 @@ INSERT INTO teams_apikey (
     paused_at
 )
 SELECT team_id, application_id, 'Key ' || n || ' of ' || %(marker)s, sha256((%(marker)s || n)::bytea), 1,
-    'sk-gw_...' || lpad(to_hex(n), 5, '0'), 'tests', now() - interval '100 days',
+    'sk-gw_...' || chr(65 + n / 4096) || lpad(to_hex(n %% 4096), 3, '0'), 'tests', now() - interval '100 days',
     CASE WHEN n %% 7 > 0 THEN now() + (n %% 200 - 50) * interval '1 day' END,
     CASE WHEN n %% 11 = 0 THEN now() END,
     CASE WHEN n %% 13 = 0 THEN now() END
@@ -70,7 +70,7 @@ def marker() -> Iterator[str]:
         ("?q={marker}", "1000 API keys"),
         ("?q={marker}-1234", "50 API keys"),
         ("?q=app-{marker}-1234", "50 API keys"),
-        ("?q=sk-gw_...12345", "1 API key"),
+        ("?q=sk-gw_...S345", "1 API key"),
         ("?q=nothing of the kind", "0 API keys"),
         ("?q=nothing of the kind&state=paused&o=1", "0 API keys"),
     ],
