@@ -118,7 +118,7 @@ def test_a_statement_that_changes_very_many_keys_says_everything() -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO teams_apikey (team_id, name, digest, pepper_version, hint, created_by, created_at)"
-            " SELECT %s, 'A key', sha256(('very many ' || number)::bytea), 1, '', '', now()"
+            " SELECT %s, 'A key', sha256(('very many ' || number)::bytea), 1, 'sk-gw_...AbC1', 'tests', now()"
             " FROM generate_series(1, 1001) AS number",
             [team.pk],
         )
