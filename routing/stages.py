@@ -70,8 +70,8 @@ def choose_backend(model: ServedModel, trace: Trace) -> Target:
 
 def begin_call(gateway: Gateway, call: Call, request: Request, model: ServedModel, trace: Trace) -> None:
     """The last step before a backend is called: from here on the request has a record, whatever happens."""
-    trace.call_begins()
     gateway.record_begin(trace, reserve(call, request, model))
+    trace.call_begins()
 
 
 def reserve(call: Call, request: Request, model: ServedModel) -> Usage:

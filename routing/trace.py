@@ -78,6 +78,7 @@ class Trace:
             status=Status.ABANDONED,
             http_status=0,
             reason="worker_died",
+            attempts=self.attempts + 1,
             usage=reserve,
             cost=self.price.cost(reserve),
         )

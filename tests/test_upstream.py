@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import ssl
 import subprocess
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -261,6 +262,21 @@ async def test_a_slow_reader_makes_the_backend_wait() -> None:
     assert (taken, sent) == (32 * 1024**2, 32)
     pool.close()
     server.close()
+
+
+async def test_a_connection_that_was_left_while_it_waited_is_not_used_again() -> None:
+    large = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + bytes(1_000_000)
+    peer = Peer([large, PLAIN])
+    async with serving(peer) as (pool, origin):
+        bell, connection = Bell(), await pool.acquire(origin, 5)
+        connection.begin(REQUEST, bell.ring)
+        while not connection.is_complete:
+            if await bell.wait(time.monotonic() + 0.2):
+                continue
+            break
+        pool.give_back(connection)
+        assert await exchange(pool, origin) == (200, b"hello")
+    assert peer.connections == 2
 
 
 async def test_a_connection_that_the_backend_closed_is_not_used_again() -> None:

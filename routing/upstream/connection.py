@@ -116,6 +116,7 @@ class Connection(asyncio.Protocol):
             self.is_complete
             and self._keeps_alive
             and not self._has_surplus
+            and not self._is_paused
             and self.is_open
             and cast(asyncio.Transport, self._transport).get_write_buffer_size() == 0
         )
