@@ -39,8 +39,10 @@ def test_a_person_changes_the_password(browser: Browser) -> None:
 
 def test_too_many_attempts_are_told_and_not_looked_at(browser: Browser) -> None:
     account = make_account()
-    for _ in range(10):
+    for _ in range(2 * 10):  # ten are allowed in a window, and one may end meanwhile
         browser.sign_in(account, "wrong")
+        if "Too many attempts" in browser.text:
+            break
     browser.sign_in(account)
     assert "Too many attempts" in browser.find("[role=alert]").text
     assert browser.path == "/sign-in/"
