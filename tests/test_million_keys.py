@@ -24,12 +24,12 @@ pytestmark = pytest.mark.slow
 
 KEYS = 1_000_000
 ROUND = 2_000  # calls, about 0.7 s of the worker's CPU time at the clock's 0.01 s
-ROUNDS = 3  # of which the cheapest counts: others on the machine only ever add
+ROUNDS = 5  # of which the cheapest counts: others on the machine only ever add
 # A cost that grew with the number of keys would be a hundred thousand times as high. Between two runs of the
-# same calls on a busy machine 10 to 15 % were seen; a quarter leaves room for that and for nothing else.
-KNOWN_TOLERANCE = 1.25
+# same calls 10 to 15 % were seen on a busy machine, and once a third while the server still wrote its million rows.
+KNOWN_TOLERANCE = 1.5
 # A first use asks the database once: one more level or two of the index, some of it read from disk.
-FIRST_TOLERANCE = 1.6
+FIRST_TOLERANCE = 2.0
 MEMORY_TOLERANCE_MB = 8  # what 200 more known keys and the allocator's whims may take
 
 INSERT_KEY = """
@@ -133,7 +133,7 @@ def test_a_million_keys_cost_what_ten_cost(product: Product, postgres: EmbeddedP
         started = time.perf_counter()
         database.execute(INSERT_MANY, [KEYS])
         print(f"\n{KEYS} keys in {time.perf_counter() - started:.0f} s")
-        database.execute("ANALYZE teams_apikey")
+        database.execute("VACUUM (ANALYZE) teams_apikey")  # now, not during the measurement
         many = measure(product, known, add_keys(database, 200))
         print(f"with 10: {few}\nwith {KEYS}: {many}")
         assert many.known_cpu_us < few.known_cpu_us * KNOWN_TOLERANCE
