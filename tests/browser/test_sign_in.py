@@ -1,5 +1,7 @@
 """Signing in and out in a browser."""
 
+import pytest
+
 from tests.browser.conftest import Browser
 from tests.people import make_account
 
@@ -37,6 +39,7 @@ def test_a_person_changes_the_password(browser: Browser) -> None:
     assert account.username in browser.find("header").text
 
 
+@pytest.mark.slow  # some ten pages; the same is quick without a browser in tests/test_sign_in.py
 def test_too_many_attempts_are_told_and_not_looked_at(browser: Browser) -> None:
     account = make_account()
     for _ in range(2 * 10):  # ten are allowed in a window, and one may end meanwhile

@@ -118,4 +118,4 @@ class Members(RowKind):
 
     def change(self, entry: Entry, row: Row, names: Sequence[str], actor: str) -> None:
         """Never: all fields are the identity."""
-        raise NotImplementedError
+        raise AssertionError("a membership has no field beside its identity")
