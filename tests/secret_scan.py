@@ -139,12 +139,11 @@ def stored_credentials() -> list[str]:
 
 
 def exported_configuration() -> str:
-    """What `manage.py export` writes, once there is that command."""
-    from django.core.management import call_command, get_commands
+    """What `manage.py export` writes."""
+    from django.core.management import call_command
 
     output = StringIO()
-    if "export" in get_commands():
-        call_command("export", stdout=output)
+    call_command("export", stdout=output)
     return output.getvalue()
 
 
