@@ -12,7 +12,7 @@ from billing.ids import uuid7
 from billing.ledger import LedgerEntry
 
 _MINUTE_S = 60
-Kind = tuple[int | None, str, int]  # API key, reason, minute since 1970
+Kind = tuple[int | None, str, str, int]  # API key, reason, operation, minute since 1970
 
 
 @dataclass(slots=True)
@@ -22,7 +22,7 @@ class _Seen:
 
 
 class RefusalBundles:
-    """Counts refusals per key, reason and minute; `most_rows` of each are told one by one."""
+    """Counts refusals per key, reason, operation and minute; `most_rows` of each are told one by one."""
 
     def __init__(self, most_rows: int) -> None:
         self._most_rows = most_rows
@@ -30,7 +30,8 @@ class RefusalBundles:
 
     def take(self, entry: LedgerEntry) -> bool:
         """Whether `entry` is to be a row of its own; if not, it is counted here."""
-        kind = entry.api_key_id, entry.reason, int(entry.admitted_at.timestamp()) // _MINUTE_S
+        minute = int(entry.admitted_at.timestamp()) // _MINUTE_S
+        kind = entry.api_key_id, entry.reason, entry.operation, minute
         seen = self._seen.setdefault(kind, _Seen())
         if seen.rows < self._most_rows:
             seen.rows += 1
@@ -45,7 +46,7 @@ class RefusalBundles:
     def drain(self, before: datetime) -> list[LedgerEntry]:
         """The shared rows of the minutes that are over at `before`; they are forgotten here."""
         minute = int(before.timestamp()) // _MINUTE_S
-        over = [kind for kind in self._seen if kind[2] < minute]
+        over = [kind for kind in self._seen if kind[-1] < minute]
         drained = (self._seen.pop(kind).shared for kind in over)
         return [entry for entry in drained if entry is not None]
 

@@ -18,20 +18,16 @@ _NULL_USAGE_END, _FRAME_CLOSE = _COMPACT_NULL_USAGE + b"}\n\n", b"}\n\n"
 _NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null|"usage"\s*:\s*null\s*,')
 _FRAME_END = re.compile(rb"\r?\n\r?\n")
 _USAGE, _ERROR = b'"usage"', b'"error"'
-_NEWLINE = 0x0A
+_DONE = re.compile(rb"^data: *\[DONE\]", re.MULTILINE)
+_NO_ERROR = frozenset({b"null", b'""', b"{}", b"false"})
 _KEPT_BYTES = 32 * 1024  # of passed frames before their text is taken out, to bound memory per open stream
 DONE_FRAME = b"data: [DONE]\n\n"
 
 
 def _done_at(data: bytes) -> int:
     """Where the closing frame begins; -1 when `[DONE]` is only the text of a message."""
-    for marker in (b"data: [DONE]", b"data:[DONE]"):
-        at = data.find(marker)
-        while at > 0 and data[at - 1] != _NEWLINE:
-            at = data.find(marker, at + 1)
-        if at >= 0:
-            return at
-    return -1
+    found = _DONE.search(data)
+    return found.start() if found else -1
 
 
 def _split_frames(data: bytes) -> list[bytes]:
@@ -144,7 +140,7 @@ class FrameRelay:
         chunk = _read_chunk(frame)
         if chunk is None:
             return frame
-        if bytes(chunk.error) != b"null":
+        if bytes(chunk.error) not in _NO_ERROR:
             self.is_faulty = True
             return b""
         if bytes(chunk.usage) == b"null":

@@ -7,6 +7,7 @@ from billing.usage import MOST_TOKENS, Usage
 from routing.call import Call
 from routing.endpoints.base import Request
 from routing.endpoints.bounds import check_max_tokens
+from routing.endpoints.usage import has_text
 from routing.gateway import Gateway
 from routing.providers.base import backend_bad_answer
 from routing.snapshot import ServedModel, Snapshot, Target
@@ -101,8 +102,9 @@ async def call_plain(gateway: Gateway, request: Request, target: Target, trace: 
             usage = endpoint.answer_usage(answer)
         except ValueError:
             raise backend_bad_answer() from None
-        if usage is None:
+        if usage is None or not usage.output_tokens:
             produced = endpoint.answer_texts(answer)
+        if usage is None or has_text(produced):  # figures of no output beside a text cannot be true
             usage = await estimate(gateway, request, produced)
         trace.charge(usage)
     except BaseException as error:

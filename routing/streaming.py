@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from billing.usage import Usage
 from routing.call import Call
 from routing.endpoints.base import Request
+from routing.endpoints.usage import has_text
 from routing.errors import error_body
 from routing.frames import DONE_FRAME, FrameRelay
 from routing.gateway import Gateway
@@ -65,11 +66,18 @@ async def relay_stream(
         note = _Note(gateway, call, trace, ending, must_record=is_committed or ending is None)
         if ending is not None and not (ending.may_have_cost and backend.is_sent):
             note.write(None)
-        elif relay.usage is not None and (ending is None or relay.is_usage_final):
+        elif relay.usage is not None and _is_believable(relay, ending):
             note.write(relay.usage)
         else:
             await gateway.finish(_count(gateway, request, relay, note))
     yield DONE_FRAME if ending is None else b"data: " + error_body(ending) + b"\n\n"
+
+
+def _is_believable(relay: FrameRelay, ending: GatewayError | None) -> bool:
+    """Whether the backend's figures cover the whole stream: they came last, and not beside a text they deny."""
+    if relay.usage is None or not (ending is None or relay.is_usage_final):
+        return False
+    return relay.usage.output_tokens > 0 or not has_text(relay.texts())
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,11 @@ class Recorded(socketserver.ThreadingTCPServer):
         self.answer = b""
         self.bodies: list[bytes] = []
 
+    @property
+    def base_url(self) -> str:
+        """What a backend's base_url is set to."""
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
     def answer_json(self, body: bytes) -> None:
         """From now on, answer 200 with this body."""
         head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"

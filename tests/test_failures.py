@@ -120,6 +120,7 @@ OF_ROUTE = {
     COMPLETIONS: [
         Mistake("prompt missing", 400, *_FIELD, "prompt", content=b'{"model":"x"}'),
         Mistake("prompt null", 400, *_FIELD, "prompt", body={"prompt": None}),
+        Mistake("a number beyond all", 400, *_FIELD, "prompt", content=b'{"model":"x","prompt":[[1e999]]}'),
         Mistake("prompt empty", 400, *_FIELD, "prompt", body={"prompt": ""}),
         Mistake("prompt an object", 400, *_FIELD, "prompt", body={"prompt": {"a": 1}}),
         Mistake("prompts mixed", 400, *_FIELD, "prompt", body={"prompt": ["a", 1]}),
@@ -132,6 +133,7 @@ OF_ROUTE = {
         Mistake("input missing", 400, *_FIELD, "input", content=b'{"model":"x"}'),
         Mistake("input empty", 400, *_FIELD, "input", body={"input": []}),
         Mistake("tokens empty", 400, *_FIELD, "input", body={"input": [[1], []]}),
+        Mistake("a number beyond all", 400, *_FIELD, "input", content=b'{"model":"x","input":[1e999]}'),
         Mistake("tokens negative", 400, *_FIELD, "input", body={"input": [1, -1]}),
         Mistake("tokens true", 400, *_FIELD, "input", body={"input": [True]}),
         Mistake("tokens fractions", 400, *_FIELD, "input", body={"input": [[1.5]]}),
@@ -528,6 +530,108 @@ def test_no_prompt_is_free_however_it_is_padded(
     assert (record.status, record.estimated, record.output_tokens) == ("completed", True, 2)
     assert record.input_tokens > 500
     assert record.cost_nanousd == record.input_tokens * 150 + 2 * 600
+
+
+MANY_WORDS = "alpha " * 2_000
+FUNCTION = {"name": "f", "description": MANY_WORDS}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tools": [{"type": "function", "function": FUNCTION}], "tool_choice": "none"},
+        {"functions": [FUNCTION]},
+        {"response_format": {"type": "text", "hint": MANY_WORDS}},
+        {"prediction": {"type": "content", "content": MANY_WORDS}},
+        {
+            "messages": [
+                *HELLO,
+                {"role": "assistant", "function_call": {"name": "f", "arguments": MANY_WORDS}},
+            ]
+        },
+        {"messages": [{"role": "user", "content": [{"type": "input_text", "newer": {"words": MANY_WORDS}}]}]},
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}] * 30}]},
+    ],
+    ids=["tools", "functions", "response format", "prediction", "a function call", "a newer part", "images"],
+)
+def test_nothing_that_the_model_reads_is_free(
+    product: Product, caller: Caller, stream: bool, fields: dict[str, Any]
+) -> None:
+    fault = {"usage": "missing", "text": "alpha"}
+    response = ask(product, caller, stream=stream, simulator=fault, **fields)
+    assert response.status_code == 200
+    record = wait_for_record(response.headers["x-request-id"])
+    assert (record.estimated, record.output_tokens) == (True, 1)
+    assert record.input_tokens > 2_000
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"content": MANY_WORDS},
+        {"reasoning": MANY_WORDS},
+        {"reasoning_content": MANY_WORDS},
+        {"refusal": MANY_WORDS},
+        {"function_call": {"name": "f", "arguments": MANY_WORDS}},
+        {"tool_calls": [{"index": 0, "id": "x", "type": "function", "function": {"arguments": MANY_WORDS}}]},
+        {"newer": [{"words": MANY_WORDS}]},
+    ],
+    ids=lambda said: next(iter(said)),
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_nothing_that_the_model_writes_is_free(
+    product: Product, recorded: Recorded, stream: bool, said: dict[str, Any]
+) -> None:
+    caller = make_caller(recorded.base_url, product)
+    choice = {"index": 0, "delta" if stream else "message": {"role": "assistant", **said}}
+    body = json.dumps({"choices": [choice]}).encode()
+    if stream:
+        body = b"data: " + body + b"\n\ndata: [DONE]\n\n"
+        recorded.answer = b"HTTP/1.1 200 OK\r\nContent-Type: Text/Event-Stream\r\n\r\n" + body
+    else:
+        recorded.answer_json(body)
+    response = ask(product, caller, stream=stream)
+    assert response.status_code == 200
+    record = wait_for_record(response.headers["x-request-id"])
+    assert (record.status, record.estimated) == ("completed", True)
+    assert record.output_tokens >= 2_000
+
+
+@pytest.mark.parametrize(("route", "stream"), WAYS, ids=[f"{r.name} {s}" for r, s in WAYS])
+@pytest.mark.parametrize("usage", [{"prompt_tokens": 0, "completion_tokens": 0}, {"prompt_tokens": 0}])
+def test_figures_that_deny_a_prompt_or_a_text_are_not_believed(
+    product: Product, caller: Caller, route: Route, stream: bool, usage: dict[str, int]
+) -> None:
+    fault = {"usage": usage, "text": "alpha beta gamma"}
+    response = route.ask(product, caller, simulator=fault, **(STREAMED if stream else {}))
+    record = wait_for_record(response.headers["x-request-id"])
+    answer = 0 if route is EMBEDDINGS else 3
+    assert (record.estimated, record.input_tokens, record.output_tokens) == (
+        True,
+        route.estimated_tokens,
+        answer,
+    )
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("text", "estimated"), [("alpha beta", True), ("", False)])
+def test_no_output_beside_a_text_is_not_believed_and_beside_none_it_is(
+    product: Product, caller: Caller, stream: bool, text: str, estimated: bool
+) -> None:
+    fault = {"usage": {"prompt_tokens": 7, "completion_tokens": 0}, "text": text}
+    response = ask(product, caller, stream=stream, simulator=fault)
+    record = wait_for_record(response.headers["x-request-id"])
+    assert (record.estimated, record.output_tokens) == (estimated, 2 if estimated else 0)
+
+
+def test_an_embeddings_answer_with_an_odd_name_is_passed_on(product: Product, recorded: Recorded) -> None:
+    caller = make_caller(recorded.base_url, product)
+    body = b'{"data":[{"embedding":[1.0]}],"\xff":1,"usage":{"prompt_tokens":3}}'
+    recorded.answer_json(body)
+    response = EMBEDDINGS.ask(product, caller)
+    assert (response.status_code, response.content) == (200, body)
+    assert wait_for_record(response.headers["x-request-id"]).cost_nanousd == 3 * 150
 
 
 @pytest.mark.parametrize("stream", [False, True])

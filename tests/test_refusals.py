@@ -38,7 +38,11 @@ def test_the_first_of_a_minute_have_rows_and_the_rest_share_one() -> None:
 
 def test_a_bundle_of_one_minute_key_or_reason_holds_no_other() -> None:
     bundles = RefusalBundles(1)
-    kinds: list[dict[str, Any]] = [{"api_key_id": 1}, {"api_key_id": 2}, {"api_key_id": None}]
+    kinds: list[dict[str, Any]] = [
+        {"api_key_id": 1},
+        {"api_key_id": 2},
+        {"api_key_id": 2, "operation": "chat"},
+    ]
     for fields in [*kinds, {"seconds": 60, "api_key_id": 1}]:
         assert bundles.take(refusal(**fields))
         assert not bundles.take(refusal(**fields))

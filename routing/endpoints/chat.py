@@ -9,8 +9,8 @@ from routing.endpoints.base import Prompt, Request
 from routing.endpoints.bounds import Bounds, beyond, check_max_tokens
 from routing.endpoints.reading import Checked, end_user_of, is_null, model_of, read_json
 from routing.endpoints.usage import (
-    PROMPT_FIELDS,
     choice_texts,
+    count_images,
     decode_answer,
     decode_leniently,
     read_usage,
@@ -20,6 +20,8 @@ from teams.errors import field_invalid
 
 _TOKENS_PER_MESSAGE = 3  # OpenAI's framing of a message, and as much once for the answer
 _PROMPT_OVERHEAD = 3
+_TOKENS_PER_IMAGE = 85  # the least that OpenAI counts for one
+_READ_BESIDE = ("tools", "functions", "response_format", "prediction")
 AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
 
 
@@ -63,13 +65,17 @@ class ChatEndpoint:
         )
 
     def prompt(self, request: Request) -> Prompt:
-        """The texts of the messages and, as they are sent, of the tools."""
+        """The texts of the messages and, as they are sent, of what the model reads beside them."""
         messages = decode_leniently(request.fields["messages"])
-        texts = texts_in(messages, PROMPT_FIELDS)
-        if not is_null(request.fields, "tools"):
-            texts.append(bytes(request.fields["tools"]).decode("utf-8", "replace"))
+        texts = texts_in(messages, is_prompt=True)
+        texts += [
+            bytes(request.fields[name]).decode("utf-8", "replace")
+            for name in _READ_BESIDE
+            if not is_null(request.fields, name)
+        ]
         count = len(messages) if isinstance(messages, list) else 1
-        return Prompt(texts, _TOKENS_PER_MESSAGE * count + _PROMPT_OVERHEAD)
+        images = _TOKENS_PER_IMAGE * count_images(messages)
+        return Prompt(texts, _TOKENS_PER_MESSAGE * count + _PROMPT_OVERHEAD + images)
 
     def answer_usage(self, answer: bytes) -> Usage | None:
         """See base.Endpoint."""

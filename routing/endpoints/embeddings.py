@@ -64,7 +64,8 @@ class EmbeddingsEndpoint:
         """See base.Endpoint."""
         usage = decode_answer(answer, "data").usage
         try:
-            return Usage(input_tokens=_decode_usage(usage).prompt_tokens)
+            tokens = _decode_usage(usage).prompt_tokens
+            return Usage(input_tokens=tokens) if tokens else None
         except (msgspec.DecodeError, UnusableUsage):
             return None
 
@@ -78,13 +79,18 @@ class EmbeddingsEndpoint:
         The official client asks for base64 (little-endian float32) unless told otherwise.
         """
         wants_text = bytes(request.fields.get("encoding_format", b"null")) == b'"base64"'
-        fields = decode_fields(answer)
         try:
+            fields = decode_fields(answer)
             items = _decode_items(fields["data"])
             if all(bytes(item["embedding"]).startswith(b'"') is wants_text for item in items):
                 return answer
             data = [{**item, "embedding": _convert(item["embedding"], wants_text)} for item in items]
-        except (msgspec.DecodeError, KeyError, ValueError, OverflowError):
+        except (
+            msgspec.DecodeError,
+            KeyError,
+            ValueError,
+            OverflowError,
+        ):  # UnicodeDecodeError is a ValueError
             return answer  # not as we know vectors: the caller may
         return encode({**fields, "data": data})
 

@@ -13,7 +13,10 @@ MOST_TOKEN_NUMBER = 2**31 - 1
 
 def read_inputs(field: str, raw: msgspec.Raw, most: int) -> Any:
     """The decoded input. Raises GatewayError: another type, a mixture, nothing at all, or more than `most`."""
-    given = msgspec.json.decode(raw)
+    try:
+        given = msgspec.json.decode(raw)
+    except msgspec.DecodeError:  # a number that no float can hold
+        raise field_invalid(field, f"{field!r} holds a number that is out of range.") from None
     if isinstance(given, str):
         if not given:
             raise field_invalid(field, f"{field!r} must not be empty.")

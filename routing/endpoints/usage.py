@@ -1,5 +1,6 @@
 """`usage` as OpenAI-compatible backends report it, and texts to count where they do not."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -54,11 +55,12 @@ _decode_answer = msgspec.json.Decoder(_Answer).decode
 
 
 def read_usage(raw: msgspec.Raw | bytes) -> Usage | None:
-    """The figures of a `usage` object, or None when they are absent or cannot be true."""
+    """The figures of a `usage` object, or None when they are absent or cannot be true: no prompt has no token."""
     try:
-        return _decode_usage(raw).normalised()
+        usage = _decode_usage(raw).normalised()
     except (msgspec.DecodeError, UnusableUsage):
         return None
+    return usage if usage.input_tokens else None
 
 
 def decode_answer(body: bytes, content: str) -> _Answer:
@@ -81,17 +83,20 @@ def decode_leniently(raw: bytes | msgspec.Raw) -> Any:
         return text
 
 
-_ANSWER_FIELDS = frozenset(
+# Strings that are no tokens of the model's: names of things, addresses, encoded bytes, and what repeats a text.
+_NO_TEXT = frozenset(
     {
-        "content", "text", "refusal", "reasoning_content", "name", "arguments", "tool_calls", "function", "message",
-        "delta",
+        "id", "type", "index", "tool_call_id", "finish_reason", "logprobs", "annotations", "image_url", "url",
+        "detail", "file", "data", "format", "cache_control", "obfuscation",
     }
 )  # fmt: skip
-PROMPT_FIELDS = _ANSWER_FIELDS | {"role"}
+_NO_ANSWER_TEXT = _NO_TEXT | {"role"}
 
 
-def texts_in(value: Any, fields: frozenset[str] = _ANSWER_FIELDS) -> list[str]:
-    """Every text a token count must cover, from decoded messages or choices; images count nothing here."""
+def texts_in(value: Any, *, is_prompt: bool = False) -> list[str]:
+    """Every text a token count must cover, from decoded messages or choices: all strings but a few known ones, so
+    that newer kinds of text count too. The role is one of them in a prompt."""
+    skipped = _NO_TEXT if is_prompt else _NO_ANSWER_TEXT
     texts, rest = [], [value]
     while rest:  # no recursion: a caller may nest as deep as the parser allows
         item = rest.pop()
@@ -100,8 +105,21 @@ def texts_in(value: Any, fields: frozenset[str] = _ANSWER_FIELDS) -> list[str]:
         elif isinstance(item, list):
             rest.extend(reversed(item))
         elif isinstance(item, dict):
-            rest.extend(reversed([inner for name, inner in item.items() if name in fields]))
+            rest.extend(reversed([inner for name, inner in item.items() if name not in skipped]))
     return texts
+
+
+def count_images(messages: Any) -> int:
+    """How many parts of the messages are images."""
+    listed = messages if isinstance(messages, list) else []
+    contents = [message.get("content") for message in listed if isinstance(message, dict)]
+    parts = [part for content in contents if isinstance(content, list) for part in content]
+    return sum(1 for part in parts if isinstance(part, dict) and "image" in str(part.get("type")))
+
+
+def has_text(texts: Iterable[str]) -> bool:
+    """Whether anything was said."""
+    return any(texts)
 
 
 def choice_texts(answer: bytes) -> list[str]:

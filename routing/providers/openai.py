@@ -69,7 +69,7 @@ class OpenAIProvider:
                 while not connection.has_head:
                     await bell.wait()
                 await _refuse_unless_200(target, connection, bell)
-                if not connection.headers.get(b"content-type", b"").startswith(b"text/event-stream"):
+                if not connection.headers.get(b"content-type", b"").lower().startswith(b"text/event-stream"):
                     raise base.backend_bad_answer()
             except BaseException:
                 self._pool.give_back(connection)

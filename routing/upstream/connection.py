@@ -76,7 +76,7 @@ class Connection(asyncio.Protocol):
         self._most_bytes = most_bytes
         self.notify = notify
         if self._transport is None or self._transport.is_closing():
-            self._fail(Broke("the connection was closed"))
+            self._fail(Unreachable("the connection was closed"))
         else:
             self._transport.write(request)
 
@@ -152,8 +152,10 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._fail(Malformed(type(error).__name__))
-            return
+            self._has_surplus = True
+            if not self.is_complete:  # else the answer is whole, and what follows it ends the connection
+                self._fail(Malformed(type(error).__name__))
+                return
         if self._most_bytes is None:
             if self._unread_bytes > _MOST_UNREAD_BYTES and not self._is_paused and self.is_open:
                 self._is_paused = True
