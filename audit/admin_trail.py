@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.contrib import admin
 from django.contrib.admin.utils import NestedObjects
+from django.contrib.auth.hashers import is_password_usable
 from django.core.paginator import Paginator
 from django.db import models, router, transaction
 from django.forms import BaseModelFormSet, ModelForm
@@ -53,7 +54,8 @@ def _fact(field: "models.Field[Any, Any]", target: models.Model) -> Fact:
     stored = getattr(target, field.attname)
     if field.name in SECRET_FIELDS or isinstance(field, models.BinaryField):
         stored = bytes(stored) if isinstance(stored, memoryview) else stored
-        return Fact(stored, "set" if stored else "not set")
+        is_set = is_password_usable(str(stored)) if field.name == "password" else bool(stored)
+        return Fact(stored, "set" if is_set else "not set")
     if field.is_relation:
         return Fact(stored, None if stored is None else str(getattr(target, field.name)))
     return Fact(stored, _json_ready(stored))
@@ -106,6 +108,7 @@ class AuditedAdmin(ModelAdmin):
     """Records an event for every object it adds, changes or deletes, in the transaction of the change."""
 
     show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER  # they count every filter's rows
 
     def save_model(self, request: HttpRequest, obj: models.Model, form: Any, change: bool) -> None:
         """Save; what was stored before is kept beside the form for `save_related`."""

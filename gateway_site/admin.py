@@ -4,7 +4,13 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin
-from django.contrib.auth.forms import ReadOnlyPasswordHashField, ReadOnlyPasswordHashWidget, UserChangeForm
+from django.contrib.auth.forms import (
+    AdminPasswordChangeForm,
+    ReadOnlyPasswordHashField,
+    ReadOnlyPasswordHashWidget,
+    UserChangeForm,
+)
+from django.contrib.auth.hashers import is_password_usable
 from django.contrib.auth.models import Group, User
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
@@ -28,7 +34,8 @@ class PasswordState(ReadOnlyPasswordHashWidget):
     def get_context(self, name: str, value: Any, attrs: Any) -> dict[str, Any]:
         """The widget's context without salt, rounds and hash."""
         context = super().get_context(name, value, attrs)
-        context["summary"] = [{"label": "Set." if value else "No password set."}]
+        is_set = bool(value) and is_password_usable(value)
+        context["summary"] = [{"label": "Set." if is_set else "No password set."}]
         return context
 
 
@@ -42,6 +49,14 @@ class PersonForm(UserChangeForm):  # type: ignore[type-arg]
             "is_active": "A closed account cannot sign in; what it did stays in the trail.",
             "is_superuser": "Counts as a platform admin. Better give the role below, which the trail knows by name.",
         }
+
+
+class PasswordChangeForm(AdminPasswordChangeForm):  # type: ignore[type-arg]
+    """Sets a new password. Who is not to sign in has the account closed, which asks whether an admin remains."""
+
+    def __init__(self, *arguments: Any, **words: Any) -> None:
+        super().__init__(*arguments, **words)
+        self.fields.pop("usable_password", None)
 
 
 class MemberInline(TabularInline):
@@ -59,6 +74,7 @@ class PersonAdmin(KeepsAPlatformAdmin, UserAdmin):  # type: ignore[type-arg]
     """People: an account to sign in with, and what its owner may do where."""
 
     form = PersonForm
+    change_password_form = PasswordChangeForm
     inlines = [MemberInline]
     list_display = ["username", "full_name", "email", "is_active", "last_login"]
     list_filter = ["is_active", "is_superuser", "memberships__role"]

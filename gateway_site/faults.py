@@ -136,9 +136,10 @@ def configuration_faults(
     if not are_keys_current:
         message = "Changes of keys are not heard of: known keys are served as they were."
         faults.append(Fault("key_changes_unheard", message))
-    for backend in left_out:
-        message = f"backend {backend.backend} is left out: its credential or address cannot be used."
-        faults.append(Fault("backend_left_out", message, backend.reason))
+    if left_out:
+        message = f"{len(left_out)} backends are left out: their credentials or addresses cannot be used."
+        detail = " ".join(f"{backend.backend}: {backend.reason}" for backend in left_out)
+        faults.append(Fault("backend_left_out", message, detail))
     return faults
 
 

@@ -162,7 +162,7 @@ class BackendAdmin(ConfirmingAdmin):
     list_display = ["name", "base_url", "upstream_model", "credential_state", "state"]
     list_filter = ["is_active", "is_draining", "provider"]
     search_fields = ["name", "base_url", "upstream_model"]
-    readonly_fields = ["credential_state", "state"]
+    readonly_fields = ["credential_state", "state", "is_draining"]  # drained by the step that asks first
     inlines = [PriceInline]
     steps = (
         Step(

@@ -4,9 +4,12 @@ import contextlib
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
+from django.db import transaction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway_site.configuration_file.applying import apply_text
 from gateway_site.configuration_file.faults import ConfigurationFileError
 from gateway_site.configuration_file.reading import read_entries
 from gateway_site.configuration_file.yaml_tree import MOST_BYTES, MOST_DEPTH, read_tree
@@ -14,6 +17,7 @@ from routing.models import CatalogueModel
 from teams.keys import generate_key
 from tests.configuration_files import apply, counts, faults_of
 from tests.factories import make_backend, make_model, make_team, unique
+from tests.people import make_admin
 
 DIGEST = "v1-unknown-" + "a" * 64
 
@@ -319,6 +323,58 @@ class TestKinds:
             entry = {"team": make_team().slug, "name": "K", "digest": digest, "hint": "sk-gw_...aaaa"}
             (fault,) = faults_of({"keys": [entry]})
             assert "GATEWAY_KEY_PEPPERS does not have" in fault
+
+
+class TestWhatIsToldOfSecrets:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "keys: [{{team: t, name: k, scopes: [{key}]}}]",
+            "keys: [{{team: t, name: k, {key}: x}}]",
+            "{key}: []",
+            "members: [{{user: a, role: {key}}}]",
+            "backends: [{{name: b, provider: {key}}}]",
+            "teams: [{{slug: a, is_active: {key}}}]",
+            "prices: [{{backend: b, effective_from: {key}}}]",
+            "version: {key}",
+        ],
+    )
+    def test_a_key_in_the_wrong_place_is_not_repeated(self, text: str) -> None:
+        for secret in (key := generate_key(), key[6:]):
+            with pytest.raises(ConfigurationFileError) as refused:
+                apply_text(text.format(key=secret), actor="tests")
+            assert secret[:12] not in str(refused.value)
+
+
+class TestTheLastPlatformAdmin:
+    @pytest.mark.parametrize("dry_run", [True, False])
+    @pytest.mark.parametrize("way", ["closed", "role"])
+    def test_stays_and_a_dry_run_knows_it(self, dry_run: bool, way: str) -> None:
+        with transaction.atomic():
+            User.objects.update(is_active=False, is_superuser=False)
+            last = make_admin()
+            text = {
+                "closed": f"people: [{{username: {last.username}, is_active: false}}]",
+                "role": f"members: [{{user: {last.username}, role: platform_admin, state: absent}}]",
+            }[way]
+            with pytest.raises(ConfigurationFileError, match=r"1:.*last platform admin"):
+                apply_text(text, actor="tests", dry_run=dry_run)
+            transaction.set_rollback(True)
+
+
+def test_names_that_differ_in_case_are_one() -> None:
+    person = make_admin().username
+    other = person.upper()
+    assert faults_of({"people": [{"username": other}]}) != []
+    assert faults_of({"members": [{"user": other, "role": "finance"}]}) != []
+
+
+@pytest.mark.parametrize(
+    "moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2027-W01-1", "20270101"]
+)
+def test_a_moment_beyond_all_calendars_is_a_fault(moment: str) -> None:
+    with pytest.raises(ConfigurationFileError, match="effective_from: a date or moment such as"):
+        apply_text(f"prices: [{{backend: b, effective_from: '{moment}'}}]", actor="tests")
 
 
 class TestBounds:

@@ -70,7 +70,8 @@ def test_it_gives_the_reason_that_readiness_does_not(visitor: httpx.Client, prod
         product.wait_for_configuration()
         sign_in(visitor, make_person(Role.SECURITY_AUDITOR))
         text = words(visitor.get("/status/"))
-        assert f"backend_left_out backend {backend.name} is left out" in text
+        assert "backends are left out" in text
+        assert f"{backend.name}: The credential reference" in text
         assert "The credential reference env:... cannot be read." in text
         assert "This worker serves; not everything around it is well" in text
     finally:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, IntegrityError, connection, transaction
 
 from gateway_site.configuration_file.faults import ConfigurationFileError, Fault
 from gateway_site.configuration_file.planning import Action, Plan, Step, make_plan
@@ -29,9 +29,24 @@ def apply_text(
             cursor.execute(_ONE_AT_A_TIME)
         plan = make_plan(entries)
         _Execution(actor).run(plan)
+        _ask_what_is_asked_last(plan)
         if dry_run:
             transaction.set_rollback(True)
     return plan
+
+
+def _ask_what_is_asked_last(plan: Plan) -> None:
+    """Have the database judge now what it would judge at the commit: that a platform admin remains, for one.
+
+    Raises ConfigurationFileError at the last step that changed a person or a role.
+    """
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    except IntegrityError as error:
+        changed = [step for step in plan.steps if step.action is not Action.KEEP]
+        about_people = [step for step in changed if step.entry.section in {"people", "members"}]
+        raise ConfigurationFileError(_faults_of((about_people or changed)[-1], error)) from None
 
 
 class _Execution:

@@ -13,6 +13,7 @@ from gateway_site.configuration_file.yaml_tree import Items, Node, Scalar
 
 _NULLS = {"", "~", "null", "Null", "NULL"}
 _LONGEST = 10_000
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ]|\Z)")
 
 
 def is_null(node: Node) -> bool:
@@ -130,9 +131,11 @@ class Moment(Form):
         try:
             moment = datetime.fromisoformat(scalar.text)
         except ValueError:
+            moment = None
+        if moment is None or not _DATE.match(scalar.text) or not 1970 <= moment.year <= 9998:
             raise misfit(
                 scalar.mark, "a date or moment such as 2026-12-31 or 2026-12-31T12:00:00Z is expected here"
-            ) from None
+            )
         if len(scalar.text) == len("2026-12-31"):
             return moment.replace(tzinfo=UTC)
         if moment.tzinfo is None:

@@ -15,6 +15,7 @@ from gateway_site.configuration_file.faults import ConfigurationFileError, Fault
 
 MOST_BYTES = 32 * 1024**2
 MOST_DEPTH = 8
+_LIKE_A_SECRET = re.compile(r"\bsk-|[A-Za-z0-9_+/=]{24}")
 _VARIABLE = re.compile(r"\A\$\{([A-Za-z_][A-Za-z0-9_]*)\}\Z")
 
 
@@ -29,8 +30,10 @@ class Scalar:
 
     @property
     def shown(self) -> str:
-        """What a message may say of it: a variable's value is not in the file, and stays out of messages."""
-        return "the variable's value" if self.is_variable else self.text[:100]
+        """What a message may say of it: neither a variable's value nor what looks like a secret in a wrong place."""
+        if self.is_variable:
+            return "the variable's value"
+        return "a value that may be secret" if _LIKE_A_SECRET.search(self.text) else self.text[:100]
 
 
 @dataclass(frozen=True, slots=True)

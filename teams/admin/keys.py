@@ -5,17 +5,20 @@ from datetime import timedelta
 from typing import Any
 
 from django.contrib import admin, messages
+from django.contrib.admin.views.main import SEARCH_VAR
 from django.contrib.admin.widgets import AutocompleteSelect
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.utils import timezone
+from django.utils.http import urlencode
 
 from audit.admin_trail import CappedPaginator, actor_of
 from teams.admin.confirmed import ConfirmingAdmin, Step
 from teams.admin.key_forms import RULES, ExistingKeyForm, NewKeyForm, RevokeForm, RotateForm, TeamChoiceForm
 from teams.key_search import find_keys
+from teams.keys import hint_of, is_well_formed
 from teams.models import ApiKey, KeyState, Team
 from teams.roles import Action
 from teams.services import CreatedKey, change_key, create_key, pause_key, resume_key, revoke_key, rotate_key
@@ -165,6 +168,14 @@ class ApiKeyAdmin(ConfirmingAdmin):
         """Each key's owners and use by look-ups of their own: joins made the planner sort joined rows by the
         ten thousand before it took the newest."""
         return super().get_queryset(request).prefetch_related("team", "application__team", "use")
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """The list. Who pastes a whole key into the search finds it by its hint, on a page that does not repeat it."""
+        if is_well_formed(term := request.GET.get(SEARCH_VAR, "").strip()):
+            return HttpResponseRedirect(f"{request.path}?{urlencode({SEARCH_VAR: hint_of(term)})}")
+        return super().changelist_view(request, extra_context)
 
     def get_search_results(
         self, request: HttpRequest, queryset: "QuerySet[Any]", search_term: str

@@ -99,6 +99,7 @@ class KeepsAPlatformAdmin(AuditedAdmin):
             with keeping_a_platform_admin():
                 return view()
         except LastPlatformAdmin as error:
+            list(messages.get_messages(request))  # read and so dropped: they tell of what did not happen
             self.message_user(request, str(error), messages.ERROR)
             return HttpResponseRedirect(request.get_full_path())
 

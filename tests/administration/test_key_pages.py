@@ -457,6 +457,14 @@ def test_the_list_is_filtered_by_state(desk: Desk) -> None:
         assert set(re.findall(r'class="field-name[^>]*><a[^>]*>(\w+)<', shown)) == names, chosen
 
 
+def test_a_whole_key_in_the_search_is_found_by_its_hint_and_not_repeated(desk: Desk) -> None:
+    created = create_key(make_team(), unique("key"), actor="tests")
+    response = desk.get(page(ApiKey, "changelist"), {"q": created.secret})
+    assert response.status_code == 302
+    assert created.secret not in response["location"]
+    assert created.key.name in body(desk.get(response["location"]))
+
+
 def test_keys_are_found_by_name_team_application_and_hint(desk: Desk) -> None:
     team = make_team()
     application = Application.objects.create(team=team, slug=unique("app"), name="An application")

@@ -58,6 +58,38 @@ def test_a_person_is_made_given_roles_and_a_password_without_a_trace_of_it(desk:
         assert hidden not in shown + json.dumps([event.after for event in desk.events(user)])
 
 
+def test_nobody_is_left_without_a_password_by_its_page(desk: Desk) -> None:
+    user = make_account().user
+    path = f"/admin/auth/user/{user.pk}/password/"
+    assert "usable_password" not in body(desk.get(path))
+    for form in (
+        {"usable_password": "false", "unset-password": "1"},
+        {"usable_password": "false", "set-password": "1"},
+    ):
+        desk.post(path, form)
+        assert User.objects.get(pk=user.pk).has_usable_password()
+
+
+def test_a_password_nobody_can_use_is_told_as_none(desk: Desk) -> None:
+    user = make_account().user
+    user.set_unusable_password()
+    user.save()
+    assert "No password set." in body(desk.get(page(User, "change", user)))
+    assert (
+        desk.post(
+            f"/admin/auth/user/{user.pk}/password/", {"password1": FIRST, "password2": FIRST}
+        ).status_code
+        == 302
+    )
+    (event,) = desk.events(user)
+    assert (event.before, event.after) == ({"password": "not set"}, {"password": "set"})
+
+
+def test_a_nul_in_a_query_is_refused(desk: Desk) -> None:
+    for path in ("/admin/teams/member/?role__exact=%00", "/admin/teams/apikey/?q=a%00b"):
+        assert desk.get(path).status_code == 400
+
+
 def test_djangos_flags_groups_and_permissions_are_not_on_the_page(desk: Desk) -> None:
     user = make_account().user
     shown = body(desk.get(page(User, "change", user)))
@@ -122,7 +154,9 @@ def test_the_last_platform_admin_is_told_and_stays() -> None:
         for attempt in attempts:
             answer = attempt()
             assert answer.status_code == 302
-            assert "this is the last platform admin" in body(desk.get("/admin/"))
+            told = body(desk.get("/admin/"))
+            assert "this is the last platform admin" in told
+            assert "successfully" not in told, "nothing of what did not happen"
         assert Member.objects.filter(Q(user=account.user) & Q(role=Role.PLATFORM_ADMIN)).exists()
         assert User.objects.get(pk=account.user.pk).is_active
         assert desk.events(membership) == desk.events(account.user) == []

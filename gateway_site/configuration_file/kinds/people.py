@@ -39,6 +39,13 @@ class People(RowKind):
         ),
     )
 
+    def check(self, entry: Entry, row: Row | None) -> Iterator[Fault]:
+        """A new name must not be another's in other letters."""
+        if row is None and (other := _same_name(entry.values["username"])):
+            yield entry.fault(
+                f"username: {other} is there already; names that differ in case are one name", "username"
+            )
+
     def compare(self, entry: Entry, row: Row) -> dict[str, Difference]:
         """A password differs when it does not open the stored hash."""
         differences = super().compare(entry, row)
@@ -59,6 +66,12 @@ class People(RowKind):
         elif not target.pk:
             target.set_unusable_password()
         return names
+
+
+def _same_name(username: str) -> str | None:
+    """The name of somebody who is called so in other letters."""
+    others = User.objects.filter(username__iexact=username).exclude(username=username)
+    return others.values_list("username", flat=True).first()
 
 
 def _check_password(password: str, user: User) -> None:
@@ -92,6 +105,8 @@ class Members(RowKind):
         role = entry.values["role"]
         needed = "" if role in PLATFORM_ROLES else "team" if role in TEAM_ROLES else "department"
         given = {name for name in ("department", "team") if entry.values.get(name) is not None}
+        if row is None and not entry.is_absent and (other := _same_name(entry.values["user"])):
+            yield entry.fault(f"user: this person is called {other}", "user")
         if given != {needed} - {""}:
             told = f"a {needed} and nothing else" if needed else "neither department nor team"
             yield entry.fault(f"the role {role} needs {told}", "role")

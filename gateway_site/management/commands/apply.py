@@ -17,6 +17,8 @@ from gateway_site.configuration_file.yaml_tree import MOST_BYTES
 VARIABLES_PREFIX = "GATEWAY_APPLY_"
 DIFFERS = 2
 
+_MOST_TOLD = 100  # faults; more are counted
+
 
 class Command(BaseCommand):
     """Applies a configuration file; see docs/reference/configuration-file.md."""
@@ -42,7 +44,9 @@ class Command(BaseCommand):
         try:
             plan = apply_text(_read(name), actor=actor, variables=variables, dry_run=dry_run)
         except ConfigurationFileError as error:
-            faults = "\n".join(f"{name}:{fault}" for fault in error.faults)
+            faults = "\n".join(f"{name}:{fault}" for fault in error.faults[:_MOST_TOLD])
+            if len(error.faults) > _MOST_TOLD:
+                faults += f"\n... and {len(error.faults) - _MOST_TOLD} more."
             count = "1 fault" if len(error.faults) == 1 else f"{len(error.faults)} faults"
             raise CommandError(f"{faults}\nNothing was changed: {count}.") from None
         self.stdout.writelines(f"{line}\n" for line in tell_plan(plan))
