@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 KEEP_ALIVE = b": keep-alive\n\n"
 _MAX_FRAME_BYTES = 4 * 1024**2
+_MOST_TIMES = (
+    8  # a stream's frames hold far more bytes than the text they carry: so many times a plain answer's bound
+)
 
 
 def stream_limit_s(gateway: Gateway, target: Target) -> float:
@@ -38,9 +41,10 @@ async def relay_stream(
 
     Before the first piece every failure is raised, so that it becomes a real status. After it, a failure ends
     the stream with an error event. However the stream ends - also when the caller leaves, which cancels or
-    closes this generator - the backend's connection is closed and the use is charged. Once a piece went out it
-    is recorded here, before the caller gets the closing frame.
+    closes this generator - the backend's connection is closed, the use is charged, and the request is recorded
+    here and nowhere else, before the caller gets the closing frame.
     """
+    trace.is_the_streams = True
     relay = FrameRelay(wants_usage=request.wants_usage, max_frame_bytes=_MAX_FRAME_BYTES)
     backend = BackendStream(gateway, request, target, relay, trace)
     is_committed = False
@@ -63,7 +67,7 @@ async def relay_stream(
         )
     finally:
         backend.close()
-        note = _Note(gateway, call, trace, ending, must_record=is_committed or ending is None)
+        note = _Note(gateway, call, trace, ending)
         if ending is not None and not (ending.may_have_cost and backend.is_sent):
             note.write(None)
         elif relay.usage is not None and _is_believable(relay, ending):
@@ -88,7 +92,6 @@ class _Note:
     call: Call
     trace: Trace
     ending: GatewayError | None
-    must_record: bool
 
     def write(self, usage: Usage | None) -> None:
         """Charge `usage`, note the end, and record both."""
@@ -98,8 +101,7 @@ class _Note:
             self.trace.leave()
         elif self.ending is not None:
             self.trace.fail(self.ending)
-        if self.must_record:
-            self.gateway.record(self.trace)
+        self.gateway.record(self.trace)
 
 
 async def _count(gateway: Gateway, request: Request, relay: FrameRelay, note: _Note) -> None:
@@ -122,6 +124,8 @@ class BackendStream:
     ) -> None:
         """Begin to open the stream at once."""
         self._keepalive_s = gateway.options.keepalive_s
+        self._keepalive_at = 0.0
+        self._bytes_left = _MOST_TIMES * gateway.options.max_answer_bytes
         self._relay = relay
         self._trace = trace
         self._idle_timeout_s = target.idle_timeout_s
@@ -140,8 +144,9 @@ class BackendStream:
 
     async def next_piece(self) -> bytes:
         """Frames, or KEEP_ALIVE after a silence; b"" when the stream ended properly. Raises GatewayError."""
+        self._keepalive_at = time.monotonic() + self._keepalive_s  # what was sent last is just sent
         while not self._relay.is_done:
-            if self._relay.is_faulty:
+            if self._relay.is_faulty or self._bytes_left < 0:
                 raise backend_bad_answer()
             data = await self._read_or_silence()
             if data is None:
@@ -153,8 +158,11 @@ class BackendStream:
                     raise backend_broke()
                 continue
             self._trace.first_byte_arrived()
+            self._bytes_left -= len(data)
             if piece := self._relay.feed(data):
                 return piece
+            if time.monotonic() >= self._keepalive_at:  # a frame that drips is a silence for the caller
+                return KEEP_ALIVE
         return b""
 
     def close(self) -> None:
@@ -179,17 +187,22 @@ class BackendStream:
         return self._stream.take()
 
     async def _read_or_silence(self) -> bytes | None:
-        """What arrived, or None when nothing did for the keep-alive time. Raises GatewayError."""
-        keepalive_at = time.monotonic() + self._keepalive_s
-        limit_at = min(self._silence_ends, self._deadline)
-        while (data := self._take()) is None:
-            if await self._news.wait(min(keepalive_at, limit_at)):
-                continue
-            if keepalive_at < limit_at:
+        """What arrived, or None when nothing did and the caller has heard nothing for the keep-alive time.
+
+        Raises GatewayError. The clock is looked at first: a backend that never pauses is late all the same.
+        """
+        while True:
+            now = time.monotonic()
+            if now >= self._deadline:
+                raise backend_timeout("whole call")
+            if (data := self._take()) is not None:
+                self._silence_ends = now + self._idle_timeout_s
+                return data
+            if now >= self._silence_ends and self._silence_ends <= self._keepalive_at:
+                raise backend_timeout("silence")
+            if now >= self._keepalive_at:
                 return None
-            raise backend_timeout("whole call" if self._deadline <= self._silence_ends else "silence")
-        self._silence_ends = time.monotonic() + self._idle_timeout_s
-        return data
+            await self._news.wait(min(self._keepalive_at, self._silence_ends, self._deadline))
 
 
 def _close_result(opening: "asyncio.Future[UpstreamStream]") -> None:

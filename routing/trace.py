@@ -26,6 +26,7 @@ class Trace:
     called_at: float | None = None
     first_byte_at: float | None = None
     streamed: bool = False
+    is_the_streams: bool = False  # a stream has begun: it records the request, however and whenever it ends
     status: Status = Status.COMPLETED
     http_status: int = 200
     reason: str = ""

@@ -67,9 +67,10 @@ class GatewayView(APIView):
         try:
             reply = await self.run(gateway, call, trace)
         except BaseException:
-            gateway.record(trace)
+            if not trace.is_the_streams:
+                gateway.record(trace)
             raise
-        if reply.stream is None:
+        if not trace.is_the_streams:
             if self.is_recorded or reply.status != 200:
                 gateway.record(trace)
             else:

@@ -3,6 +3,7 @@
 import contextlib
 import socketserver
 import threading
+import time
 from collections.abc import Iterator
 
 
@@ -15,6 +16,7 @@ class Recorded(socketserver.ThreadingTCPServer):
     def __init__(self, port: int) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
         self.answer = b""
+        self.dripping = b""  # what follows the answer, a byte each 0.1 s
         self.bodies: list[bytes] = []
 
     @property
@@ -37,6 +39,9 @@ class _Handler(socketserver.StreamRequestHandler):
                 length = int(line.partition(b":")[2])
         self.server.bodies.append(self.rfile.read(length))
         self.wfile.write(self.server.answer)
+        for byte in self.server.dripping:
+            time.sleep(0.1)
+            self.wfile.write(bytes([byte]))
 
 
 @contextlib.contextmanager
