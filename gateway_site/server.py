@@ -1,10 +1,13 @@
 """How our web processes listen: uvicorn on uvloop, set up once for the gateway and the benchmark's yardstick."""
 
 import contextlib
+import functools
 import resource
 from typing import Any
 
 import uvicorn
+
+from gateway_site.http_protocol import BoundedProtocol
 
 _BACKLOG = 2048
 # uvloop accepts one connection per listening handle and loop turn: on one handle 1,024 callers who connect at
@@ -12,8 +15,8 @@ _BACKLOG = 2048
 _LISTENING_HANDLES = 16
 
 
-def run_server(application: Any, *, host: str, port: int, shutdown_s: int) -> None:
-    """Serve until SIGTERM or SIGINT; running answers get `shutdown_s` seconds to finish.
+def run_server(application: Any, *, host: str, port: int, shutdown_s: int, head_s: float = 30.0) -> None:
+    """Serve until SIGTERM or SIGINT; running answers get `shutdown_s` seconds to finish, a request's head `head_s`.
 
     A taken address ends the process with a message and status 1.
     """
@@ -23,7 +26,7 @@ def run_server(application: Any, *, host: str, port: int, shutdown_s: int) -> No
         host=host,
         port=port,
         loop="uvloop",
-        http="httptools",
+        http=functools.partial(BoundedProtocol, head_s=head_s),  # type: ignore[arg-type]  # a class, but for one word
         lifespan="on",
         ws="none",
         access_log=False,

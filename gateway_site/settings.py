@@ -161,6 +161,7 @@ GATEWAY_MAX_STREAM_S = env.integer("GATEWAY_MAX_STREAM_S", 3_600, least=1)
 GATEWAY_SHOW_BACKEND = env.flag("GATEWAY_SHOW_BACKEND", default=True)
 GATEWAY_SHOW_COST = env.flag("GATEWAY_SHOW_COST", default=True)
 GATEWAY_KEEPALIVE_S = env.integer("GATEWAY_KEEPALIVE_S", 15, least=1)
+GATEWAY_HEAD_S = env.integer("GATEWAY_HEAD_S", 30, least=1)
 GATEWAY_SHUTDOWN_S = env.integer("GATEWAY_SHUTDOWN_S", 30, least=1)
 # host:port pairs of backends that may use plain http, loopback or private addresses.
 GATEWAY_PRIVATE_BACKENDS = frozenset(env.items("GATEWAY_PRIVATE_BACKENDS"))

@@ -6,7 +6,7 @@ only for the host:port pairs that the operator lists in GATEWAY_PRIVATE_BACKENDS
 
 import socket
 from collections.abc import Collection
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -17,6 +17,9 @@ METADATA_HOSTS = frozenset(
 METADATA_ADDRESSES = frozenset(
     map(ip_address, ("169.254.169.254", "fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192"))
 )
+
+
+_COMPATIBLE, _NAT64 = IPv6Network("::/96"), IPv6Network("64:ff9b::/96")
 
 
 class ForbiddenAddress(OSError):
@@ -55,17 +58,26 @@ def is_private_allowed(host: str, port: int, private: Collection[str] | None = N
 
 def check_address(address: IPv4Address | IPv6Address, *, private_allowed: bool) -> None:
     """Refuse a resolved address. Raises ForbiddenAddress."""
-    if isinstance(address, IPv6Address) and (embedded := address.ipv4_mapped or address.sixtofour):
+    if isinstance(address, IPv6Address) and (embedded := _embedded_ipv4(address)) is not None:
         address = embedded
     if (
         address in METADATA_ADDRESSES
         or address.is_link_local
+        or (isinstance(address, IPv6Address) and address.is_site_local)
         or address.is_multicast
         or address.is_unspecified
     ):
         raise ForbiddenAddress("Link-local, multicast and metadata addresses are never called.")
     if not address.is_global and not private_allowed:
         raise ForbiddenAddress("Loopback and private addresses need an entry in GATEWAY_PRIVATE_BACKENDS.")
+
+
+def _embedded_ipv4(address: IPv6Address) -> IPv4Address | None:
+    """The IPv4 address that a form of IPv6 stands for: mapped, 6to4, compatible (but :: and ::1), and NAT64."""
+    if found := address.ipv4_mapped or address.sixtofour:
+        return found
+    is_compatible = address in _COMPATIBLE and int(address) > 1
+    return IPv4Address(int(address) & 0xFFFFFFFF) if is_compatible or address in _NAT64 else None
 
 
 def _literal(host: str) -> IPv4Address | IPv6Address | None:

@@ -72,19 +72,21 @@ def rotate_credential(encrypted: bytes) -> bytes:
 
 def resolve_credential(reference: str, encrypted: bytes | None, base_url: str) -> str | None:
     """The credential to send to `base_url`, or None when the backend has none. Raises CredentialError."""
-    if encrypted is not None:
-        return decrypt_credential(encrypted, base_url)
+    secret = decrypt_credential(encrypted, base_url) if encrypted is not None else _referenced(reference)
+    if secret is not None and not (secret and secret.isascii() and secret.isprintable()):
+        raise CredentialError("The credential is empty or not printable ASCII.")
+    return secret
+
+
+def _referenced(reference: str) -> str | None:
     if not reference:
         return None
     check_reference(reference)
     kind, _, place = reference.partition(":")
     try:
-        secret = os.environ[place] if kind == "env" else Path(place).read_text(encoding="utf-8").strip()
+        return os.environ[place] if kind == "env" else Path(place).read_text(encoding="utf-8").strip()
     except (KeyError, OSError, UnicodeDecodeError):
         raise CredentialError(f"The credential reference {kind}:... cannot be read.") from None
-    if not secret or not secret.isascii() or not secret.isprintable():
-        raise CredentialError(f"The credential of {kind}:... is empty or not printable ASCII.")
-    return secret
 
 
 def _host(base_url: str) -> str:

@@ -72,11 +72,32 @@ def test_addresses_that_are_refused(url: str) -> None:
 
 @pytest.mark.parametrize(
     "address",
-    ["169.254.169.254", "fe80::1", "::ffff:169.254.169.254", "224.0.0.1", "0.0.0.0", "168.63.129.16"],
+    [
+        "169.254.169.254",
+        "fe80::1",
+        "fec0::1",
+        "::ffff:169.254.169.254",
+        "::169.254.169.254",
+        "64:ff9b::a9fe:a9fe",
+        "2002:a9fe:a9fe::1",
+        "224.0.0.1",
+        "0.0.0.0",
+        "::",
+        "168.63.129.16",
+    ],
 )
 def test_no_allow_list_opens_link_local_and_metadata(address: str) -> None:
     with pytest.raises(ForbiddenAddress):
         check_address(ip_address(address), private_allowed=True)
+
+
+@pytest.mark.parametrize(
+    "address", ["::1", "::127.0.0.1", "64:ff9b::7f00:1", "::ffff:10.0.0.1", "64:ff9b::a00:1"]
+)
+def test_forms_of_private_addresses_need_the_allow_list(address: str) -> None:
+    check_address(ip_address(address), private_allowed=True)
+    with pytest.raises(ForbiddenAddress):
+        check_address(ip_address(address), private_allowed=False)
 
 
 def test_a_bad_address_is_refused_by_the_form() -> None:

@@ -150,12 +150,14 @@ async def test_words_on_the_way_are_not_the_answer() -> None:
         (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", Malformed),
         (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70_000 + b"\r\n\r\n", Malformed),
         (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 40_000 + b"\r\n", Malformed),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 1_000_000, Malformed),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" * 10_000, Malformed),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\n" + b"x" * 2000, Malformed),
     ],
     ids=[
         "nothing", "half a head", "half a body", "half a chunked body", "not HTTP", "a length that is none",
         "two framings", "two lengths", "a chunk size that is none", "an upgrade", "a long header",
-        "many headers", "more than the bound",
+        "many headers", "a header without an end", "words on the way without an end", "more than the bound",
     ],
 )  # fmt: skip
 async def test_what_is_no_answer_is_a_failure_and_ends_the_connection(

@@ -4,6 +4,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from billing.ledger import clean_text
 from routing.endpoints.base import decode_fields
 from teams.errors import GatewayError, address_refused, body_invalid_json, field_invalid
 
@@ -99,7 +100,7 @@ def _refuse_addresses(fields: dict[str, msgspec.Raw]) -> None:
             item = rest.pop()
             if isinstance(item, dict):
                 if named := _ADDRESSES & item.keys():
-                    raise address_refused(f"{name}.{min(named)}")
+                    raise address_refused(f"{clean_text(name, 80)}.{min(named)}")
                 rest.extend(item.values())
             elif isinstance(item, list):
                 rest.extend(item)

@@ -92,10 +92,9 @@ class OpenAIProvider:
     ) -> Connection:
         """A connection with the request on its way. Raises Unreachable."""
         place = _place(target.base_url)
+        request = _head(place, path, target, len(body), request_id) + body
         connection = await self._pool.acquire(place.origin, target.connect_timeout_s)
-        connection.begin(
-            _head(place, path, target, len(body), request_id) + body, notify, most_bytes=most_bytes
-        )
+        connection.begin(request, notify, most_bytes=most_bytes)
         return connection
 
 

@@ -57,6 +57,7 @@ class Connection(asyncio.Protocol):
         self.failure: UpstreamFailure | None = None
         self._most_bytes: int | None = None
         self._header_bytes = 0
+        self._head_bytes = 0
         self._pieces: list[bytes] = []
         self._unread_bytes = 0
         self._is_interim = False
@@ -149,6 +150,7 @@ class Connection(asyncio.Protocol):
         if self.notify is None:
             self.close()
             return
+        self._head_bytes += 0 if self.status else len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -156,7 +158,9 @@ class Connection(asyncio.Protocol):
             if not self.is_complete:  # else the answer is whole, and what follows it ends the connection
                 self._fail(Malformed(type(error).__name__))
                 return
-        if self._most_bytes is None:
+        if self.status == 0 and self._head_bytes > _MOST_HEADER_BYTES:  # the parser keeps what has no end yet
+            self._fail(Malformed("an endless head"))
+        elif self._most_bytes is None:
             if self._unread_bytes > _MOST_UNREAD_BYTES and not self._is_paused and self.is_open:
                 self._is_paused = True
                 cast(asyncio.Transport, self._transport).pause_reading()

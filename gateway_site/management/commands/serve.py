@@ -26,4 +26,5 @@ class Command(ServiceCommand):
             host=options["host"],
             port=options["port"],
             shutdown_s=settings.GATEWAY_SHUTDOWN_S,
+            head_s=settings.GATEWAY_HEAD_S,
         )
