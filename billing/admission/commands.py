@@ -1,6 +1,7 @@
 """Calls of the scripts as they go over the wire. A call lacks only the run id, which its connection adds."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from billing.admission.holds import Amounts, Ask, EndFrame, Hold
 from billing.admission.rules import Plan
@@ -74,6 +75,22 @@ class Commands:
             *(plan.entries, frame.record, epoch),
         )
 
+    def status(self, department_id: int, spool: str = "") -> Command:
+        """The marker of a department, and how far `spool` is booked."""
+        return self.call("status", marker_key(department_id), spool)
+
+    def acknowledge(self, epoch: int, department_id: int, worker: str) -> Command:
+        """A worker has declared its open calls and sent its frames again."""
+        return self.call("acknowledge", marker_key(department_id), worker, epoch)
+
+    def beat(self, worker: str, lease_ms: int) -> Command:
+        """A worker lives, for `lease_ms` more."""
+        return self.call("beat", LEASES, worker, lease_ms)
+
+    def living(self, grace_ms: int = 0) -> Command:
+        """The workers whose lease lapsed no longer ago than `grace_ms`."""
+        return self.call("living", LEASES, grace_ms)
+
     def call(self, script: str, key: bytes, *arguments: bytes | str | int) -> Command:
         """A call of `script` on the keys of the marker `key`."""
         parts = [b"EVALSHA", self.scripts[script].sha, b"1", key]
@@ -96,3 +113,46 @@ def pack(*parts: bytes | str) -> bytes:
     """An ordinary command in the store's protocol."""
     words = [part if isinstance(part, bytes) else part.encode() for part in parts]
     return b"*%d\r\n" % len(words) + b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """What STATUS says: the epoch of a department's counters and its state, at the store's `time_ms`.
+
+    `n` is 0 where there is none. It holds only for the server's run it was made in. `booked` is the last number of
+    the spool that was asked for.
+    """
+
+    time_ms: int
+    n: int
+    is_of_this_run: bool
+    state: str
+    nonce: str
+    began_ms: int
+    committed_ms: int
+    booked: int
+    acknowledged: frozenset[str]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the counters hold what the ledger said; workers may have to declare yet."""
+        return self.n > 0 and self.is_of_this_run and self.state in (DECLARING, READY)
+
+
+REBUILDING, DECLARING, READY = "rebuilding", "declaring", "ready"
+
+
+def read_marker(reply: list[Any]) -> Marker:
+    """The reply to STATUS."""
+    time_ms, n, same_run, state, nonce, began, committed, booked, workers = reply
+    return Marker(
+        time_ms=time_ms,
+        n=n,
+        is_of_this_run=same_run == 1,
+        state=state.decode(),
+        nonce=nonce.decode(),
+        began_ms=began,
+        committed_ms=committed,
+        booked=booked,
+        acknowledged=frozenset(worker.decode() for worker in workers),
+    )

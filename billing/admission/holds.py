@@ -1,18 +1,21 @@
 """A reservation, as a worker keeps it and as the store does; and the frames that end it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import islice
+from typing import Protocol, TypeVar
 
 import msgspec
 
-from billing.admission.rules import Dimensions
+from billing.admission.rules import Dimensions, Unit
 
 
 class HoldOwner(msgspec.Struct, frozen=True, array_like=True):
-    """Whose call a hold is, and all that a record of it needs when its worker is gone."""
+    """Whose call a hold is, and all that a record of it needs when its worker is gone.
 
-    worker: str
+    A worker is known by its spool: both begin and end with its process.
+    """
+
     spool: str
     deadline_ms: int
     call: Dimensions
@@ -28,8 +31,19 @@ class Amounts:
     def __add__(self, other: "Amounts") -> "Amounts":
         return Amounts(self.money + other.money, self.tokens + other.tokens)
 
+    def of(self, unit: Unit) -> int:
+        """The amount in one unit."""
+        return self.money if unit is Unit.MONEY else self.tokens
 
-NOTHING = Amounts()
+
+Item = TypeVar("Item")
+
+
+def in_pieces(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:
+    """`items` in groups of at most `size`."""
+    source = iter(items)
+    while piece := tuple(islice(source, size)):
+        yield piece
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ id: who edits an amount keeps the usage. Every name is relative to the departmen
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from zoneinfo import ZoneInfo
@@ -133,11 +133,13 @@ class Dimensions(msgspec.Struct, frozen=True, array_like=True):
 class Plan:
     """What the store is to check and count for one caller, while `start <= moment < end` (seconds).
 
-    `entries` is packed for the scripts: kind, counter name, limit and end of window of each rule in turn.
+    `ends` are those of the windows, 0 for limits. `entries` is packed for the scripts: kind, counter name, limit
+    and end of window of each rule in turn.
     """
 
     rules: tuple[Rule, ...]
     names: tuple[str, ...]
+    ends: tuple[int, ...]
     entries: bytes
     start: int
     end: int
@@ -190,6 +192,13 @@ class RuleBook:
             plan = self._plans[call] = self._make_plan(call, moment_s)
         return plan
 
+    def counters(self, call: Dimensions, moment_s: int) -> Iterator[tuple[str, Unit, int]]:
+        """Name, unit and end of window (seconds) of every budget's counter that a call at `moment_s` counts in."""
+        for rule in self.applying(call):
+            if isinstance(rule, Budget):
+                window = window_at(rule.period, self.zone, moment_s)
+                yield rule.name(call.end_user, window), rule.unit, window.end
+
     def periods(self) -> frozenset[Period]:
         """The periods that budgets of this book have."""
         return frozenset(rule.period for rule in self.rules if isinstance(rule, Budget))
@@ -214,6 +223,7 @@ class RuleBook:
         return Plan(
             rules=rules,
             names=tuple(names),
+            ends=tuple(windows[rule.period].end if isinstance(rule, Budget) else 0 for rule in rules),
             entries=msgspec.msgpack.encode(entries),
             start=max((window.start for window in windows.values()), default=0),
             end=min((window.end for window in windows.values()), default=2**40),

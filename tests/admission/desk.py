@@ -100,7 +100,7 @@ class Desk:
         return self.book.plan(self.call, moment_s)
 
     def owner(self, worker: str = "w1") -> bytes:
-        return msgspec.json.encode(HoldOwner(worker, "s1", NEVER, self.call))
+        return msgspec.json.encode(HoldOwner(worker, NEVER, self.call))
 
     def admit(
         self, rid: str, money: int = 10, tokens: int = 10, *, rate: int = 0, not_after: int = NEVER

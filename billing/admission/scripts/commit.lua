@@ -10,5 +10,5 @@ if redis.call('ZCARD', prefix .. 'w') ~= tonumber(ARGV[2]) or redis.call('HLEN',
   or redis.call('HLEN', prefix .. 't') ~= tonumber(ARGV[4]) then
   return {OTHER_EPOCH, time}
 end
-redis.call('HSET', KEYS[1], 'st', 'declaring')
+redis.call('HSET', KEYS[1], 'st', 'declaring', 'committed', digits(time))
 return {DONE, time}

@@ -12,7 +12,7 @@ local EXACT = 9007199254740992 -- 2^53: a sum of whole numbers below it is exact
 local MOST = 9.2e18            -- and the largest that a counter may come to
 local MINUTE_MS = 60000
 
-local base = string.sub(KEYS[1], 1, -2)
+local base = string.match(KEYS[1], '^(.*:)')
 
 local function now_ms()
   local time = redis.call('TIME')
