@@ -261,3 +261,6 @@ class QuarantinedFrame(models.Model):
 
     def __str__(self) -> str:
         return f"{self.spool}:{self.seq}"
+
+
+from billing import rule_models  # noqa: E402, F401 - Django looks for all models here

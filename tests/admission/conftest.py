@@ -1,0 +1,25 @@
+"""Departments on the run's store, each with keys of its own."""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from billing.admission.rules import Rule
+from tests.admission.desk import Desk
+
+
+@pytest.fixture
+def make_desk() -> Iterator[Callable[..., Desk]]:
+    """Makes a department with rules, in an open epoch; it is gone after the test."""
+    made: list[Desk] = []
+
+    def make(*rules: Rule, **fields: Any) -> Desk:
+        made.append(Desk(os.environ["REDIS_URL"], rules, **fields))
+        made[-1].open_epoch()
+        return made[-1]
+
+    yield make
+    for desk in made:
+        desk.delete()
