@@ -80,7 +80,8 @@ class Configuration:
     async def refresh(self) -> None:
         """Swap in a new snapshot if the version rose."""
         if await self._database.run(read_version) != self.snapshot.version:
-            self.snapshot = await self._database.run(load_snapshot)
+            known = self.snapshot.rule_books
+            self.snapshot = await self._database.run(lambda: load_snapshot(known))
             logger.info("Configuration version %d is in force.", self.snapshot.version)
 
     async def _watch(self) -> None:
