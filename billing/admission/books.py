@@ -85,12 +85,12 @@ def _read_rules(department_id: int | None = None) -> dict[int, list[Rule]]:
     rules: dict[int, list[Rule]] = defaultdict(list)
     limits = _in_department(LimitRow.objects.all(), department_id)
     for place, pk, kind, amount, end_user, model, *owners in limits.values_list(
-        "in_department", "pk", "kind", "amount", "end_user", "model", *_OWNERS
+        "in_department", "pk", "kind", "amount", "end_user", "model_id", *_OWNERS
     ).iterator():
-        rules[place].append(Limit(pk, _owner(owner, owners), Rate(kind), amount, end_user, model))
+        rules[place].append(Limit(pk, _owner(owner, owners), Rate(kind), amount, end_user, model or ""))
     budgets = _in_department(BudgetRow.objects.all(), department_id)
     for place, pk, unit, period, amount, is_hard, end_user, model, *owners in budgets.values_list(
-        "in_department", "pk", "unit", "period", "amount", "is_hard", "end_user", "model", *_OWNERS
+        "in_department", "pk", "unit", "period", "amount", "is_hard", "end_user", "model_id", *_OWNERS
     ).iterator():
         rules[place].append(
             Budget(
@@ -101,7 +101,7 @@ def _read_rules(department_id: int | None = None) -> dict[int, list[Rule]]:
                 amount=amount,
                 is_hard=is_hard,
                 end_user=end_user,
-                model=model,
+                model=model or "",
             )
         )
     return rules

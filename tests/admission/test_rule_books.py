@@ -13,22 +13,14 @@ from django.test.utils import CaptureQueriesContext
 from billing.admission import books
 from billing.admission.books import Books, read_book, read_books
 from billing.admission.rules import Dimensions, RuleBook
-from billing.rule_models import Budget, DepartmentEpoch, Limit
+from billing.rule_models import Budget, DepartmentEpoch
 from routing.configuration import Configuration, DatabaseThreads
 from routing.snapshot import load_snapshot
 from teams.models import Application, Department, Team
 from teams.services import create_key
-from tests.factories import make_team
+from tests.factories import make_budget, make_limit, make_model, make_team
 
 NOON = 1_790_164_800  # 2026-09-23T12:00Z
-
-
-def make_budget(**fields: Any) -> Budget:
-    return Budget.objects.create(**{"unit": "money", "period": "month", "amount": 100} | fields)
-
-
-def make_limit(**fields: Any) -> Limit:
-    return Limit.objects.create(**{"kind": "rpm", "amount": 100} | fields)
 
 
 def call_of(team: Team) -> Dimensions:
@@ -44,7 +36,7 @@ def test_a_snapshot_holds_the_book_of_each_department_that_has_rules() -> None:
     application = Application.objects.create(team=first, slug="app", name="An application")
     key = create_key(first, "A key", actor="tests").key
     make_budget(department=first.department)
-    make_budget(application=application, model="large")
+    make_budget(application=application, model=make_model())
     make_limit(team=first, end_user="*")
     make_limit(api_key=key)
     make_limit(team=second)
