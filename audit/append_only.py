@@ -3,7 +3,12 @@
 from django.db.migrations import RunSQL
 
 # Tables that the runtime role may only read and append to (grants: gateway_site/grants.py).
-APPEND_ONLY_TABLES = ("audit_adminevent", "billing_usagerecord", "billing_quarantinedframe")
+APPEND_ONLY_TABLES = (
+    "audit_adminevent",
+    "billing_usagerecord",
+    "billing_usagecorrection",
+    "billing_quarantinedframe",
+)
 
 CREATE_FUNCTION = RunSQL(
     """

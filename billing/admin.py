@@ -14,7 +14,7 @@ from django.utils.safestring import SafeString
 
 from audit.admin_trail import AuditedAdmin, ReadOnlyAdmin
 from billing.ids import smallest_id_at
-from billing.models import ListPrice, PriceEntry, QuarantinedFrame, Spool, UsageRecord
+from billing.models import ListPrice, PriceEntry, QuarantinedFrame, Spool, UsageCorrection, UsageRecord
 from billing.money import format_nanousd
 from teams.models import ApiKey, Team
 
@@ -128,7 +128,10 @@ class UsageRecordAdmin(ReadOnlyAdmin):
     ordering = ["-request_id"]
     search_fields = ["request_id"]
     search_help_text = "A whole request id, a team, or an API key's hint such as sk-gw_...AbC1."
-    readonly_fields = ["cost", "input_cost", "cached_input_cost", "cache_write_cost", "output_cost"]
+    readonly_fields = [
+        *("cost", "input_cost", "cached_input_cost", "cache_write_cost", "output_cost"),
+        *("corrected_tokens", "corrected_cost"),
+    ]
     fieldsets = [
         (None, {"fields": ["request_id", "admitted_at", "ended_at", "status", "http_status", "reason"]}),
         (
@@ -150,7 +153,8 @@ class UsageRecordAdmin(ReadOnlyAdmin):
                 ]
             },
         ),
-        ("Cost", {"fields": [*readonly_fields, "price_entry_id", "list_price_id"]}),
+        ("Cost", {"fields": [*readonly_fields[:5], "price_entry_id", "list_price_id"]}),
+        ("With its correction", {"fields": ["corrected_tokens", "corrected_cost"]}),
         ("Spool", {"fields": ["spool", "seq"]}),
     ]
 
@@ -219,6 +223,66 @@ class UsageRecordAdmin(ReadOnlyAdmin):
     def output_cost(self, record: UsageRecord) -> str:
         """Of all answer tokens."""
         return format_nanousd(record.output_cost_nanousd)
+
+    @admin.display(description="Tokens")
+    def corrected_tokens(self, record: UsageRecord) -> str:
+        """Prompt and answer, as totals count them; a dash without a correction."""
+        found = UsageCorrection.objects.filter(pk=record.pk).first()
+        if found is None:
+            return "-"
+        return (
+            f"{record.input_tokens + found.input_tokens} in, {record.output_tokens + found.output_tokens} out"
+        )
+
+    @admin.display(description="Cost")
+    def corrected_cost(self, record: UsageRecord) -> str:
+        """As totals count it; a dash without a correction."""
+        found = UsageCorrection.objects.filter(pk=record.pk).first()
+        return format_nanousd(record.cost_nanousd + found.cost_nanousd) if found else "-"
+
+
+@admin.register(UsageCorrection)
+class UsageCorrectionAdmin(ReadOnlyAdmin):
+    """What became known later about rows of the ledger."""
+
+    list_display = ["request_id", "at", "reason", "status", "cost"]
+    list_filter = ["reason", "status"]
+    ordering = ["-request_id"]
+    search_fields = ["request_id"]
+    search_help_text = "A whole request id."
+    readonly_fields = ["cost"]
+    fieldsets = [
+        (None, {"fields": ["request_id", "at", "reason", "status", "admitted_at"]}),
+        (
+            "Caller",
+            {"fields": ["department_id", "team_id", "application_id", "api_key_id", "end_user", "model"]},
+        ),
+        (
+            "Added",
+            {
+                "fields": [
+                    *("input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens"),
+                    *("reasoning_tokens", "cost"),
+                ]
+            },
+        ),
+        ("Spool", {"fields": ["spool", "seq"]}),
+    ]
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: "QuerySet[Any]", search_term: str
+    ) -> "tuple[QuerySet[Any], bool]":
+        """Look up one id."""
+        term = search_term.strip()
+        try:
+            return (queryset.filter(pk=UUID(term)) if term else queryset), False
+        except ValueError:
+            return queryset.none(), False
+
+    @admin.display(description="Cost")
+    def cost(self, correction: UsageCorrection) -> str:
+        """What is added to the row's cost."""
+        return format_nanousd(correction.cost_nanousd)
 
 
 @admin.register(Spool)

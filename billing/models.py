@@ -5,6 +5,7 @@ from decimal import Decimal
 from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import F, Q
+from django.db.models.functions import Now
 from django.utils import timezone
 
 
@@ -226,6 +227,72 @@ class UsageRecord(models.Model):
 
     def __str__(self) -> str:
         return str(self.request_id)
+
+
+class CorrectionReason(models.TextChoices):
+    """Why a row of the ledger is corrected."""
+
+    ABANDONED_CALL_ENDED = "abandoned_call_ended", "The worker told later how the call ended"
+
+
+class UsageCorrection(models.Model):
+    """A later truth about a row of the ledger: what is to be added to it, often less than nothing.
+
+    A row is never changed, so totals sum rows and corrections. Who is charged, and when, is copied from the row:
+    both count in the same place. `spool` and `seq` are those of the frame that told the truth, `status` is how the
+    call truly ended.
+    """
+
+    request_id = models.UUIDField(primary_key=True)
+    spool = models.UUIDField()
+    seq = models.BigIntegerField()
+    at = models.DateTimeField(db_default=Now())
+    reason = models.CharField(max_length=64, choices=CorrectionReason)
+    status = models.CharField(max_length=16, choices=Status)
+
+    admitted_at = models.DateTimeField()
+    department_id = models.BigIntegerField(null=True)
+    team_id = models.BigIntegerField(null=True)
+    application_id = models.BigIntegerField(null=True)
+    api_key_id = models.BigIntegerField(null=True)
+    end_user = models.CharField(max_length=200, blank=True)
+    model = models.CharField(max_length=128, blank=True)
+
+    input_tokens = models.BigIntegerField()
+    cached_input_tokens = models.BigIntegerField()
+    cache_write_tokens = models.BigIntegerField()
+    output_tokens = models.BigIntegerField()
+    reasoning_tokens = models.BigIntegerField()
+    input_cost_nanousd = models.BigIntegerField()
+    cached_input_cost_nanousd = models.BigIntegerField()
+    cache_write_cost_nanousd = models.BigIntegerField()
+    output_cost_nanousd = models.BigIntegerField()
+    cost_nanousd = models.BigIntegerField()
+
+    class Meta:
+        ordering = ["-request_id"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(
+                    cost_nanousd=F("input_cost_nanousd")
+                    + F("cached_input_cost_nanousd")
+                    + F("cache_write_cost_nanousd")
+                    + F("output_cost_nanousd")
+                ),
+                name="usagecorrection_cost_is_sum",
+            ),
+            models.CheckConstraint(
+                condition=Q(reason__in=CorrectionReason.values), name="usagecorrection_reason_known"
+            ),
+            models.CheckConstraint(
+                condition=Q(status__in=[status for status in Status.values if status != Status.ABANDONED]),
+                name="usagecorrection_status_final",
+            ),
+        ]
+        indexes = [models.Index(fields=["team_id", "-request_id"], name="usagecorrection_team")]
+
+    def __str__(self) -> str:
+        return f"correction of {self.request_id}"
 
 
 class Spool(models.Model):

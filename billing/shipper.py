@@ -6,29 +6,30 @@ batch is either wholly shipped or sent again, and a row sent again changes nothi
 
 import logging
 import socket
+import sys
+import time
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 from uuid import UUID
 
 import msgspec
 from django.db import DataError, IntegrityError, connection, transaction
 
-from billing.ledger import OPEN_MARK
-from billing.models import QuarantinedFrame, Status
-from billing.spool import Frame, has_unread_bytes, is_owner_alive, read_frames, segments_of
+from billing.ledger import OPEN_MARK, LedgerEntry
+from billing.ledger_rows import Head, append_entries, read_head
+from billing.models import QuarantinedFrame, UsageRecord
+from billing.spool import Frame, has_unread_bytes, is_owner_alive, read_frames, segments_of, used_bytes
 
 logger = logging.getLogger(__name__)
 
 BATCH_FRAMES = 1000
+# When counters are made anew, a worker reads again in its spool what was not in the ledger at that moment. That takes
+# a grace of three seconds, or as long as the worker or the store is silent: what comes later asks for new counters.
+KEPT_S = 60.0
 
-# The base holds what entries of the release before do not have.
-_INSERT = """
-    INSERT INTO billing_usagerecord
-    SELECT * FROM json_populate_recordset(
-        json_populate_record(NULL::billing_usagerecord, '{"requests": 1}'), %s)
-    ON CONFLICT (request_id) DO NOTHING RETURNING request_id
-"""
 _ADVANCE = """
     INSERT INTO billing_spool (id, host, shipped_seq, updated_at) VALUES (%s, %s, %s, now())
     ON CONFLICT (id) DO UPDATE SET shipped_seq = EXCLUDED.shipped_seq, updated_at = now()
@@ -36,9 +37,46 @@ _ADVANCE = """
 """
 
 
-class _Identity(msgspec.Struct):
-    request_id: UUID
-    status: str
+@dataclass(frozen=True, slots=True)
+class DeadSpool:
+    """A spool without an owner, of which every record is in the ledger.
+
+    `departments`: those whose calls it tells of. `last_ends`: the number of the last end of each, where it was
+    followed from its first frame. `abandoned`: the calls that it left open.
+    """
+
+    id: UUID
+    directory: Path
+    departments: frozenset[int]
+    last_ends: Mapping[int, int] | None
+    abandoned: tuple[UUID, ...]
+
+
+class Counters(Protocol):
+    """What is to be told to those who count, once records are in the ledger. None of it waits for the store."""
+
+    def adopt(self, dead: DeadSpool) -> bool:
+        """Whether all of a dead worker's records are counted; asked again until they are."""
+
+    def give_up(self, dead: DeadSpool) -> None:
+        """There is no room to wait for that any longer: have it counted out of the ledger."""
+
+    def forget(self, heads: Sequence[Head]) -> None:
+        """Records are in the ledger: copies of them are needed no more."""
+
+
+class NoCounters:
+    """Nobody counts."""
+
+    def adopt(self, dead: DeadSpool) -> bool:
+        """At once."""
+        return True
+
+    def give_up(self, dead: DeadSpool) -> None:
+        """Nothing to do."""
+
+    def forget(self, heads: Sequence[Head]) -> None:
+        """Nothing to do."""
 
 
 @dataclass(slots=True)
@@ -48,23 +86,45 @@ class _Position:
     shipped_seq: int
     offsets: dict[Path, int] = field(default_factory=lambda: defaultdict(int))
     open_calls: dict[UUID, tuple[Path, Frame]] = field(default_factory=dict)
+    first_seq: int = 0  # of all frames that were read
+    last_seq: int = 0
+    last_ends: dict[int, int] = field(default_factory=dict)  # by department
+    shipped_at: dict[Path, float] = field(default_factory=dict)  # segments that nothing will be added to
+    abandoned: dict[UUID, int | None] = field(default_factory=dict)  # and their departments
 
-    def note(self, path: Path, frame: Frame) -> bool:
-        """Follow one frame; whether it is an entry of the ledger."""
-        if not frame.body.startswith(OPEN_MARK):
-            self.open_calls.pop(_identify(frame).request_id, None)
-            return True
-        begun = replace(frame, body=frame.body.removeprefix(OPEN_MARK))
-        self.open_calls[_identify(begun).request_id] = path, begun
-        return False
+    def note(self, path: Path, frame: Frame) -> Head | None:
+        """Follow one frame; returns the head of an entry of the ledger."""
+        self.first_seq = self.first_seq or frame.seq
+        self.last_seq = frame.seq
+        if frame.body.startswith(OPEN_MARK):
+            begun = replace(frame, body=frame.body.removeprefix(OPEN_MARK))
+            self.open_calls[read_head(begun.body).request_id] = path, begun
+            return None
+        head = read_head(frame.body)
+        self.open_calls.pop(head.request_id, None)
+        if head.department_id is not None:
+            self.last_ends[head.department_id] = frame.seq
+        return head
 
 
 class Shipper:
     """Ships every spool of one directory; one process per host runs it."""
 
-    def __init__(self, directory: Path, *, batch_frames: int = BATCH_FRAMES) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        counters: Counters | None = None,
+        *,
+        batch_frames: int = BATCH_FRAMES,
+        kept_s: float = KEPT_S,
+        max_bytes: int = sys.maxsize,
+    ) -> None:
+        """Shipped segments are kept for `kept_s`, unless all take more than half of `max_bytes`."""
         self._directory = directory
+        self._counters: Counters = counters or NoCounters()
         self._batch_frames = batch_frames
+        self._kept_s = kept_s
+        self._max_bytes = max_bytes
         self._positions: dict[UUID, _Position] = {}
         self._host = socket.gethostname()[:200]
 
@@ -85,6 +145,8 @@ class Shipper:
         rows = sum(self._ship_segment(spool, path, position) for path in segments)
         if ended:
             rows += self._ship_abandoned(spool, position)
+            if not self._is_counted(spool, position):
+                return rows
         self._retire_segments(segments, position, ended=ended)
         if ended:
             (self._directory / f"{spool}.lock").unlink(missing_ok=True)
@@ -94,25 +156,61 @@ class Shipper:
     def _ship_segment(self, spool: UUID, path: Path, position: _Position) -> int:
         rows = 0
         while frames := read_frames(path, position.offsets[path], limit=self._batch_frames):
-            entries = [frame for frame in frames if position.note(path, frame)]
-            if fresh := [frame for frame in entries if frame.seq > position.shipped_seq]:
-                ship_frames(spool, self._host, fresh)
-                position.shipped_seq = fresh[-1].seq
+            entries = [(frame, head) for frame in frames if (head := position.note(path, frame))]
+            if fresh := [entry for entry in entries if entry[0].seq > position.shipped_seq]:
+                ship_frames(spool, self._host, [frame for frame, _ in fresh])
+                position.shipped_seq = fresh[-1][0].seq
+                self._counters.forget([head for _, head in fresh])
                 rows += len(fresh)
             position.offsets[path] = frames[-1].end
         return rows
 
     def _ship_abandoned(self, spool: UUID, position: _Position) -> int:
-        """The calls that a dead worker left open stand as it said they should."""
-        frames = sorted((frame for _, frame in position.open_calls.values()), key=lambda frame: frame.seq)
+        """The calls that a dead worker left open stand as it said they should.
+
+        They are numbered behind its last frame, in the order in which they began. Those that the ledger has
+        already keep what they have: the numbers that this shipper's predecessor gave them before it died, an end
+        that was told in a segment that is gone, or none, when the janitor was faster.
+        """
+        if not position.open_calls:
+            return 0
+        begun = sorted((frame for _, frame in position.open_calls.values()), key=lambda frame: frame.seq)
+        ids = [read_head(frame.body).request_id for frame in begun]
+        told = set(UsageRecord.objects.filter(pk__in=ids).values_list("pk", flat=True))
+        first = max(position.last_seq, position.shipped_seq) + 1
+        left = [frame for frame, request_id in zip(begun, ids, strict=True) if request_id not in told]
+        frames = [_number(frame, seq) for seq, frame in enumerate(left, first)]
         for start in range(0, len(frames), self._batch_frames):
-            ship_frames(spool, self._host, frames[start : start + self._batch_frames])
+            batch = frames[start : start + self._batch_frames]
+            ship_frames(spool, self._host, batch)
+            position.shipped_seq = batch[-1].seq
+        position.abandoned = {
+            request_id: read_head(frame.body).department_id
+            for frame, request_id in zip(begun, ids, strict=True)
+        }
         position.open_calls.clear()
         if frames:
             logger.warning(
                 "%d calls were abandoned by a worker that died.", len(frames), extra={"spool": str(spool)}
             )
         return len(frames)
+
+    def _is_counted(self, spool: UUID, position: _Position) -> bool:
+        """Whether the files of a dead worker may go."""
+        of_abandoned = {department for department in position.abandoned.values() if department is not None}
+        dead = DeadSpool(
+            id=spool,
+            directory=self._directory,
+            departments=frozenset(position.last_ends) | of_abandoned,
+            last_ends=dict(position.last_ends) if position.first_seq == 1 else None,
+            abandoned=tuple(position.abandoned),
+        )
+        if self._counters.adopt(dead):
+            return True
+        if self._is_tight():
+            self._counters.give_up(dead)
+            return True
+        return False
 
     def _retire_segments(self, segments: list[Path], position: _Position, *, ended: bool) -> None:
         """Remove what holds nothing any more, the first segment first.
@@ -121,9 +219,22 @@ class Shipper:
         an open call stays: a new shipper could not know of it otherwise.
         """
         needed = {path for path, _ in position.open_calls.values()}
+        now = time.monotonic()
         for path in segments if ended else segments[:-1]:
-            if path not in needed:
+            kept_s = now - position.shipped_at.setdefault(path, now)
+            if path not in needed and (ended or kept_s >= self._kept_s or self._is_tight()):
                 _retire(path, position.offsets.pop(path, 0))
+                del position.shipped_at[path]
+
+    def _is_tight(self) -> bool:
+        """Whether workers may soon lack room."""
+        return used_bytes(self._directory) > self._max_bytes // 2
+
+
+def _number(frame: Frame, seq: int) -> Frame:
+    entry = msgspec.json.decode(frame.body, type=LedgerEntry)
+    entry.seq = seq
+    return replace(frame, seq=seq, body=msgspec.json.encode(entry))
 
 
 def _retire(path: Path, end: int) -> None:
@@ -148,17 +259,14 @@ def read_watermark(spool: UUID) -> int:
 
 
 def ship_frames(spool: UUID, host: str, frames: list[Frame]) -> None:
-    """Insert `frames` and move the watermark in one transaction. A frame that the database cannot take is
-    found by halving and kept in quarantine, so that one bad row never blocks the rest."""
+    """Append `frames` to the ledger and move the watermark in one transaction. A frame that the database cannot
+    take is found by halving and kept in quarantine, so that one bad row never blocks the rest."""
     try:
-        with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute(_INSERT, [(b"[" + b",".join(frame.body for frame in frames) + b"]").decode()])
-            inserted = {row[0] for row in cursor.fetchall()}
-            if len(inserted) < len(frames):
-                _check_conflicts(
-                    spool, [frame for frame in frames if _identify(frame).request_id not in inserted]
-                )
-            cursor.execute(_ADVANCE, [spool, host, frames[-1].seq])
+        with transaction.atomic():
+            appended = append_entries([frame.body for frame in frames])
+            for place in appended.collisions:
+                _keep(spool, frames[place], "collision: another record with this request id exists")
+            _advance(spool, host, frames[-1].seq)
     except (DataError, IntegrityError) as error:
         if len(frames) == 1:
             _quarantine(spool, host, frames[0], str(error))
@@ -168,32 +276,15 @@ def ship_frames(spool: UUID, host: str, frames: list[Frame]) -> None:
         ship_frames(spool, host, frames[middle:])
 
 
-def _identify(frame: Frame) -> _Identity:
-    return msgspec.json.decode(frame.body, type=_Identity)
-
-
-def _check_conflicts(spool: UUID, frames: list[Frame]) -> None:
-    """A row that is there already under the same spool and number is a replay; under others it is an alarm.
-
-    But a call whose true end is already told was not abandoned: a new shipper may believe so, when the frame
-    that told the end lay in a segment that is gone.
-    """
-    for frame in frames:
-        identity = _identify(frame)
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT spool, seq FROM billing_usagerecord WHERE request_id = %s", [identity.request_id]
-            )
-            there = cursor.fetchone()
-            is_replay = there == (spool, frame.seq)
-            if not is_replay and not (identity.status == Status.ABANDONED and there[0] == spool):
-                _keep(spool, frame, "another record with this request id exists")
+def _advance(spool: UUID, host: str, seq: int) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(_ADVANCE, [spool, host, seq])
 
 
 def _quarantine(spool: UUID, host: str, frame: Frame, error: str) -> None:
-    with transaction.atomic(), connection.cursor() as cursor:
+    with transaction.atomic():
         _keep(spool, frame, error)
-        cursor.execute(_ADVANCE, [spool, host, frame.seq])
+        _advance(spool, host, frame.seq)
 
 
 def _keep(spool: UUID, frame: Frame, error: str) -> None:

@@ -34,7 +34,16 @@ SECTIONS = (
     Section("catalogue", "Catalogue", ("routing.cataloguemodel", "routing.grant")),
     Section("backends", "Backends and routes", ("routing.backend", "routing.route")),
     Section("prices", "Prices", ("billing.priceentry", "billing.listprice")),
-    Section("ledger", "Ledger", ("billing.usagerecord", "billing.spool", "billing.quarantinedframe")),
+    Section(
+        "ledger",
+        "Ledger",
+        (
+            "billing.usagerecord",
+            "billing.usagecorrection",
+            "billing.spool",
+            "billing.quarantinedframe",
+        ),
+    ),
     Section("trail", "Administration trail", ("audit.adminevent",)),
 )
 

@@ -166,6 +166,9 @@ MODEL_RIGHTS: Mapping[str, ModelRights] = MappingProxyType(
         # The department of a record is the one of its day, so a team that moved takes no history along.
         "billing.usagerecord": ModelRights(A.LEDGER_VIEW, departments=("department_id",), teams=("team_id",)),
         "billing.spool": ModelRights(A.SHIPPING_VIEW),
+        "billing.usagecorrection": ModelRights(
+            A.LEDGER_VIEW, departments=("department_id",), teams=("team_id",)
+        ),
         "billing.quarantinedframe": ModelRights(A.SHIPPING_VIEW),
         "audit.adminevent": ModelRights(A.EVENT_VIEW),
     }

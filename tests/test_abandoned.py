@@ -18,7 +18,7 @@ from django.conf import settings
 from billing.ids import uuid7
 from billing.ledger import OPEN_MARK
 from billing.models import QuarantinedFrame, UsageRecord
-from billing.shipper import Shipper, ship_frames
+from billing.shipper import Shipper, read_watermark, ship_frames
 from billing.spool import Frame, segment_name
 from tests.entries import entry
 from tests.factories import Caller, make_caller, unique
@@ -106,7 +106,7 @@ def test_a_new_shipper_knows_the_open_calls_of_its_predecessor(tmp_path: Path) -
     for other in others:
         owner.begin(other)
         owner.end(other)
-    Shipper(tmp_path).ship_all()
+    Shipper(tmp_path, kept_s=0).ship_all()
     kept = {path.name for path in tmp_path.glob("*.spool")}
     assert segment_name(owner.spool, 0) in kept, "it tells of the open call"
     assert segment_name(owner.spool, 1) not in kept, "what holds nothing any more is removed"
@@ -127,7 +127,7 @@ def test_an_end_that_lay_in_a_segment_that_is_gone_still_counts(tmp_path: Path) 
         owner.end(other)
         if number == 60:
             owner.end(long)
-    Shipper(tmp_path).ship_all()
+    Shipper(tmp_path, kept_s=0).ship_all()
     owner.die()
     Shipper(tmp_path).ship_all()
     assert rows([long, still_open]) == [("completed", 7), ("abandoned", 50)]
@@ -150,6 +150,53 @@ def test_a_shipper_that_dies_before_it_tidies_up_changes_nothing_the_second_time
     assert rows([opened]) == [("abandoned", 50)]
     assert not QuarantinedFrame.objects.filter(spool=owner.spool).exists()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_abandoned_calls_are_numbered_behind_the_last_frame_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, ended = [uuid7() for _ in range(5)], uuid7()
+    owner = Owner(tmp_path)
+    for request_id in opened:
+        owner.begin(request_id)
+    owner.begin(ended)
+    owner.end(ended)
+    owner.die()
+    shipped: list[int] = []
+
+    def ship_one_batch(spool: uuid.UUID, host: str, frames: list[Frame]) -> None:
+        if len(shipped) > 3:
+            raise KeyboardInterrupt
+        shipped.extend(frame.seq for frame in frames)
+        ship_frames(spool, host, frames)
+
+    with monkeypatch.context() as broken:
+        broken.setattr("billing.shipper.ship_frames", ship_one_batch)
+        with pytest.raises(KeyboardInterrupt):
+            Shipper(tmp_path, batch_frames=2).ship_all()
+    assert shipped == [7, 8, 9, 10, 11]
+    assert rows(opened)[-1] == ("none", 0), "it died before the last"
+    Shipper(tmp_path, batch_frames=2).ship_all()
+    numbers = UsageRecord.objects.filter(spool=owner.spool).order_by("seq").values_list("pk", "seq")
+    assert list(numbers) == [(ended, 7), *zip(opened, range(8, 13), strict=True)]
+    assert read_watermark(owner.spool) == 12
+    assert not QuarantinedFrame.objects.filter(spool=owner.spool).exists()
+
+
+def test_shipped_segments_stay_for_a_while_unless_room_is_needed(tmp_path: Path) -> None:
+    owner, shipper = Owner(tmp_path), Shipper(tmp_path)
+    for _ in range(100):
+        request_id = uuid7()
+        owner.begin(request_id)
+        owner.end(request_id)
+    shipper.ship_all()
+    written = len(list(tmp_path.glob("*.spool")))
+    assert written > 2
+    Shipper(tmp_path, max_bytes=20 * written * 65536).ship_all()
+    assert len(list(tmp_path.glob("*.spool"))) == written
+    Shipper(tmp_path, max_bytes=65536).ship_all()
+    assert len(list(tmp_path.glob("*.spool"))) == 1
+    owner.die()
 
 
 def test_an_entry_of_the_release_before_stands_for_one_request(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,7 +87,7 @@ def spent_nanousd(caller: Caller, *, calls: int) -> int:
 
 
 @pytest.fixture(scope="module")
-def products(processes: Processes, product: Product) -> Iterator[tuple[Product, ...]]:
+def products(processes: Processes, product: Product) -> tuple[Product, ...]:
     """Three gateway processes on one spool folder, which one shipper empties."""
     return (product, *(processes.start_product(with_shipper=False) for _ in range(2)))
 
@@ -102,7 +101,7 @@ def make_spender(simulator: Simulator, products: tuple[Product, ...], *budgets: 
     return caller
 
 
-FOR_ALL = {"period": "month", "amount": CALLS * CALL_NANOUSD}
+FOR_ALL: dict[str, Any] = {"period": "month", "amount": CALLS * CALL_NANOUSD}
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streams"])

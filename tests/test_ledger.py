@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from audit.models import AdminEvent
 from billing.ids import uuid7
 from billing.ledger import LedgerEntry, clean_text
-from billing.models import QuarantinedFrame, Spool, UsageRecord
+from billing.models import QuarantinedFrame, Spool, UsageCorrection, UsageRecord
 from billing.partitions import create_ledger_partitions
 from billing.shipper import Shipper, read_watermark, ship_frames
 from billing.spool import MAX_FRAME_BYTES, Frame, segment_name
@@ -187,14 +187,17 @@ def test_the_largest_entry_fits_a_frame() -> None:
     assert len(msgspec.json.encode(entry(**(longest | slugs | numbers)))) + 17 < MAX_FRAME_BYTES
 
 
-APPEND_ONLY = [UsageRecord, QuarantinedFrame, AdminEvent]
+APPEND_ONLY = [UsageRecord, UsageCorrection, QuarantinedFrame, AdminEvent]
 CHANGES = ["UPDATE {table} SET {column} = {column}", "DELETE FROM {table}", "TRUNCATE {table}"]
 
 
 @pytest.fixture(scope="module")
 def some_rows() -> None:
     spool = uuid.uuid4()
-    ship_frames(spool, "host", [frame(1, spool=spool), frame(2, spool=spool, status="invented")])
+    request_id = uuid7()
+    estimate = frame(1, spool=spool, request_id=request_id, status="abandoned")
+    truth = frame(3, spool=spool, request_id=request_id)
+    ship_frames(spool, "host", [estimate, frame(2, spool=spool, status="invented"), truth])
     from audit.services import record_event
 
     record_event("tests", "test.event", make_team())

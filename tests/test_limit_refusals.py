@@ -4,14 +4,12 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import openai
 import pytest
 
-from billing.models import UsageRecord
 from billing.rule_models import Budget, Limit
-from tests.factories import Caller, make_caller, wait_for_record
-from tests.processes import Product, Simulator
+from tests.factories import Caller, make_caller, make_model, wait_for_record
+from tests.processes import Product, Simulator, wait_for
 from tests.routes import CHAT, ROUTES, Route
 
 MESSAGES: Any = [{"role": "user", "content": "one two three"}]
@@ -27,10 +25,10 @@ class Counted:
 
     def __init__(self, product: Product, caller: Caller) -> None:
         self.sent = 0
-        http = httpx.Client(event_hooks={"request": [self._count]}, timeout=30)
+        http = openai.DefaultHttpxClient(event_hooks={"request": [self._count]})
         self.client = openai.OpenAI(base_url=product.base_url, api_key=caller.secret, http_client=http)
 
-    def _count(self, _request: httpx.Request) -> None:
+    def _count(self, _request: object) -> None:
         self.sent += 1
 
     def ask(self, caller: Caller, **fields: Any) -> Any:
@@ -73,16 +71,14 @@ def test_the_client_calls_once_on_a_spent_budget(product: Product, caller: Calle
 
 
 def test_the_client_tries_again_when_it_was_too_fast(
-    product: Product, caller: Caller, counted: Counted
+    product: Product, simulator: Simulator, caller: Caller, counted: Counted
 ) -> None:
     Limit.objects.create(api_key=caller.key, kind="concurrency", amount=1)
     product.wait_for_configuration()
     slow = threading.Thread(target=lambda: CHAT.ask(product, caller, simulator={"first_byte_s": 1.5}))
     slow.start()
-    while not UsageRecord.objects.filter(team_id=caller.team.pk).exists() and counted.sent == 0:
-        first = CHAT.ask(product, caller)
-        if first.status_code == 429:
-            break
+    wait_for(lambda: simulator.open_calls() > 0, "the slow call")
+    first = CHAT.ask(product, caller)
     assert first.headers["x-gateway-reason"] == "rate_limited"
     assert first.json()["error"]["type"] == "rate_limit_error"
     assert (
@@ -116,7 +112,8 @@ def test_headers_tell_what_the_tightest_rules_leave(product: Product, caller: Ca
 
 
 def test_a_rule_for_one_model_or_one_end_user_leaves_others_alone(product: Product, caller: Caller) -> None:
-    Budget.objects.create(team=caller.team, unit="tokens", period="day", amount=1, model="another")
+    another = make_model(caller.backend)
+    Budget.objects.create(team=caller.team, unit="tokens", period="day", amount=1, model=another)
     Budget.objects.create(team=caller.team, unit="tokens", period="day", amount=1, end_user="mallory")
     product.wait_for_configuration()
     assert CHAT.ask(product, caller).status_code == 200

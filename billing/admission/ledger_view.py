@@ -37,6 +37,10 @@ LEDGER = LedgerTables(
         SELECT request_id, spool, seq, admitted_at, department_id, team_id, application_id, api_key_id, end_user,
                model, cost_nanousd AS money, input_tokens + output_tokens AS tokens
         FROM billing_usagerecord
+        UNION ALL
+        SELECT request_id, spool, seq, admitted_at, department_id, team_id, application_id, api_key_id, end_user,
+               model, cost_nanousd, input_tokens + output_tokens
+        FROM billing_usagecorrection
     """,
     spools="SELECT id, shipped_seq AS seq, updated_at FROM billing_spool",
 )

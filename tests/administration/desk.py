@@ -13,14 +13,22 @@ from django.utils import timezone
 
 from audit.models import AdminEvent
 from billing.ids import uuid7
-from billing.models import ListPrice, PriceEntry, QuarantinedFrame, Spool, UsageRecord
+from billing.models import (
+    CorrectionReason,
+    ListPrice,
+    PriceEntry,
+    QuarantinedFrame,
+    Spool,
+    UsageCorrection,
+    UsageRecord,
+)
 from routing.models import Backend, CatalogueModel, Grant, Route
 from teams.models import ApiKey, Application, Department, Member, Team
 from tests.factories import make_caller, unique
 from tests.people import Account, make_team_member
 
 ADDRESS = "https://provider.example/v1"
-READ_ONLY = [ListPrice, UsageRecord, Spool, QuarantinedFrame, AdminEvent]
+READ_ONLY = [ListPrice, UsageRecord, UsageCorrection, Spool, QuarantinedFrame, AdminEvent]
 OURS = [Department, Team, Application, Member, ApiKey, CatalogueModel, Grant, Backend, Route, PriceEntry]
 HOSTILE = "<script>alert('x')</script>"
 
@@ -108,12 +116,31 @@ def make_list_price() -> ListPrice:
     )
 
 
+def make_correction(record: UsageRecord) -> UsageCorrection:
+    """The truth about `record`: it was free."""
+    kinds = [
+        field.name for field in UsageCorrection._meta.fields if field.name.endswith(("tokens", "nanousd"))
+    ]
+    return UsageCorrection.objects.create(
+        request_id=record.pk,
+        spool=record.spool,
+        seq=record.seq + 1,
+        reason=CorrectionReason.ABANDONED_CALL_ENDED,
+        status="completed",
+        admitted_at=record.admitted_at,
+        department_id=record.department_id,
+        team_id=record.team_id,
+        **{kind: -getattr(record, kind) for kind in kinds},
+    )
+
+
 def make_rows() -> dict[type[models.Model], models.Model]:
     """One row of every model."""
     caller = make_caller(ADDRESS)
     account = make_team_member(caller.team)
     frame = QuarantinedFrame.objects.create(spool=uuid4(), seq=1, body=b'{"bad": "\xff"}', error=HOSTILE)
     key = caller.key
+    record = make_record(team=caller.team, key=key)
     found: list[models.Model] = [
         *(caller.team.department, caller.team, caller.application, caller.backend, key),
         Member.objects.get(user=account.user),
@@ -122,7 +149,8 @@ def make_rows() -> dict[type[models.Model], models.Model]:
         Route.objects.get(backend=caller.backend),
         make_list_price(),
         PriceEntry.objects.get(backend=caller.backend),
-        make_record(team=caller.team, key=key),
+        record,
+        make_correction(record),
         Spool.objects.create(id=uuid4(), host="a-host"),
         frame,
         AdminEvent.objects.filter(object_type="teams.apikey", object_id=str(key.pk)).get(),
