@@ -34,7 +34,7 @@ async def admit(gateway: Gateway, model: ServedModel, reserve: Usage, trace: Tra
         rate_tokens=reserve.input_tokens + reserve.output_tokens,
     )
     trace.is_held = True  # until we know better: if we are cancelled meanwhile, the end must be booked
-    outcome = await admissions.admit(ask, may_go_uncounted=False)
+    outcome = await admissions.admit(ask, may_go_uncounted=caller.owner.may_go_uncounted)
     if isinstance(outcome, Admitted):
         trace.admitted = outcome
         trace.admitted_at = datetime.fromtimestamp(outcome.admitted_ms / 1000, UTC)

@@ -147,6 +147,8 @@ class Admissions:
         for task in (*self._tasks, *renewals):
             task.cancel()
         await asyncio.gather(*self._tasks, *renewals, return_exceptions=True)
+        with contextlib.suppress(StoreLost):
+            await self._wire.exchange([self._commands.beat(self._spool, 0)])  # nobody is to wait for us
         self._wire.close()
 
     def take_books(self, books: Mapping[int, RuleBook]) -> None:
@@ -187,13 +189,14 @@ class Admissions:
 
     async def admit(self, ask: Ask, *, may_go_uncounted: bool) -> Admitted | Refused:
         """Hold `ask` in every counter that applies, or say why not; a refusal holds nothing, unless it says that
-        it may. `may_go_uncounted`: it is let in while the counters cannot be asked, and counted afterwards.
+        it may. While the counters cannot be asked, a call under a hard budget is refused unless `may_go_uncounted`;
+        any other is let in. Such calls are counted afterwards.
 
         Whatever comes of it, also when the waiting task is cancelled: if there is an end of the call, it must be
         told to `end`.
         """
         desk = self._desks.get(ask.call.department_id)
-        if desk is None or not desk.account.plan(ask, self.clock.now_ms()).rules:
+        if desk is None or not (plan := desk.account.plan(ask, self.clock.now_ms())).rules:
             return Admitted(ask.rid, self.clock.now_ms())
         outcome: Admitted | Refused | Again = Again.EPOCH
         for _ in range(_TRIES):
@@ -205,7 +208,7 @@ class Admissions:
                 break
         if isinstance(outcome, Again):
             outcome = AWAY_REBUILDING
-        if isinstance(outcome, Refused) and outcome.is_away and may_go_uncounted:
+        if isinstance(outcome, Refused) and outcome.is_away and (may_go_uncounted or not plan.is_hard):
             self.uncounted += 1
             return desk.account.admit_uncounted(ask, self.clock.now_ms(), self._deadline_ms())
         return outcome

@@ -144,6 +144,11 @@ class Plan:
     start: int
     end: int
 
+    @property
+    def is_hard(self) -> bool:
+        """Whether a hard budget is among the rules."""
+        return any(isinstance(rule, Budget) and rule.is_hard for rule in self.rules)
+
 
 @dataclass(slots=True)
 class RuleBook:
