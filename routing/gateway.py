@@ -13,6 +13,7 @@ from typing import Any
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError
 
+from billing.estimate import Estimator
 from billing.ledger import Ledger, LedgerEntry
 from billing.models import Status
 from billing.refusals import RefusalBundles
@@ -104,6 +105,7 @@ class Gateway:
         self.key_uses = KeyUses(self._write_key_uses)
         self._finishing: set[asyncio.Task[None]] = set()
         self.refusals = RefusalBundles(options.refusal_rows)
+        self.estimator = Estimator()
         self.ledger: Ledger
         self.metrics: Metrics
         self.vitals = Vitals(self)
@@ -153,6 +155,8 @@ class Gateway:
         """Append the request's one ledger entry. An entry that the spool cannot take is in the log instead."""
         entry = trace.to_entry()
         self._count(entry)
+        if trace.estimate is not None and trace.usage.input_tokens and not trace.usage.estimated:
+            self.estimator.learn(trace.model, trace.estimate, trace.usage)
         if trace.status is Status.REFUSED and not self.refusals.take(entry):
             self.ledger.spool.release()
             return

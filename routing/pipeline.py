@@ -6,7 +6,14 @@ from routing.call import Call, Reply
 from routing.endpoints.base import Endpoint
 from routing.endpoints.models import render_model, render_models
 from routing.gateway import Gateway
-from routing.stages import begin_call, call_plain, check_model_bounds, choose_backend, find_granted_model
+from routing.stages import (
+    begin_call,
+    bound_call,
+    call_plain,
+    check_model_bounds,
+    choose_backend,
+    find_granted_model,
+)
 from routing.streaming import relay_stream, stream_limit_s
 from routing.trace import Trace
 
@@ -30,7 +37,7 @@ async def complete(gateway: Gateway, call: Call, endpoint: Endpoint, trace: Trac
     check_model_bounds(model, request)
     target = choose_backend(model, trace)
 
-    begin_call(gateway, call, request, model, trace)
+    begin_call(gateway, trace, bound_call(gateway, request, model, trace))
     if not request.stream:
         return Reply(body=await call_plain(gateway, request, target, trace))
     call.client.cancel_when_gone()

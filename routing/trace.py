@@ -5,6 +5,7 @@ import uuid
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from billing.estimate import Estimate
 from billing.ids import uuid7
 from billing.ledger import LedgerEntry
 from billing.models import Status
@@ -39,6 +40,7 @@ class Trace:
     model_alias: str | None = None
     target: Target | None = None
     price: Price | None = None
+    estimate: Estimate | None = None  # of the call that was made
     attempts: int = 0
     usage: Usage = NOTHING_USED
     cost: Cost = FREE
