@@ -146,6 +146,7 @@ CELERY_BEAT_SCHEDULE = {
 # --- Data plane: bounds and places ----------------------------------------------------------------------
 GATEWAY_SPOOL_DIR = Path(env.text("GATEWAY_SPOOL_DIR"))
 GATEWAY_SPOOL_MAX_BYTES = env.integer("GATEWAY_SPOOL_MAX_BYTES", 2 * 1024**3, least=192 * 1024**2)
+GATEWAY_SPOOL_SEGMENT_BYTES = env.integer("GATEWAY_SPOOL_SEGMENT_BYTES", 64 * 1024**2, least=1024**2)
 GATEWAY_MAX_BODY_BYTES = env.integer("GATEWAY_MAX_BODY_BYTES", 20 * 1024**2, least=1024)
 GATEWAY_MAX_ANSWER_BYTES = env.integer("GATEWAY_MAX_ANSWER_BYTES", 32 * 1024**2, least=1024)
 # Refusals of one key and reason that get a row of their own each minute, per worker; the rest share one.

@@ -61,6 +61,7 @@ class GatewaySettings:
 
     spool_dir: Path
     spool_max_bytes: int
+    spool_segment_bytes: int
     max_body_bytes: int
     max_answer_bytes: int
     keepalive_s: float
@@ -79,6 +80,7 @@ class GatewaySettings:
         return cls(
             spool_dir=settings.GATEWAY_SPOOL_DIR,
             spool_max_bytes=settings.GATEWAY_SPOOL_MAX_BYTES,
+            spool_segment_bytes=settings.GATEWAY_SPOOL_SEGMENT_BYTES,
             max_body_bytes=settings.GATEWAY_MAX_BODY_BYTES,
             max_answer_bytes=settings.GATEWAY_MAX_ANSWER_BYTES,
             keepalive_s=settings.GATEWAY_KEEPALIVE_S,
@@ -125,7 +127,14 @@ class Gateway:
     async def start(self) -> None:
         """Load what serving needs. Raises DatabaseError, OSError or SpoolFull when the worker cannot serve."""
         options = self.options
-        self.ledger = Ledger(Spool(uuid.uuid4(), options.spool_dir, max_bytes=options.spool_max_bytes))
+        self.ledger = Ledger(
+            Spool(
+                uuid.uuid4(),
+                options.spool_dir,
+                max_bytes=options.spool_max_bytes,
+                segment_bytes=options.spool_segment_bytes,
+            )
+        )
         self.metrics = Metrics(options.spool_dir / METRICS_FOLDER)
         self.counter = await asyncio.to_thread(load_counter)
         self._pool = Pool(Dialer(options.private_backends))
