@@ -33,6 +33,11 @@ def grant_runtime_role(using: str, **_: Any) -> None:
         # Readiness looks whether rows fell into it; partitions are not among the tables that Django lists.
         if cursor.execute("SELECT to_regclass('billing_usagerecord_default') IS NOT NULL").fetchone()[0]:
             cursor.execute(sql.SQL("GRANT SELECT ON billing_usagerecord_default TO {}").format(name))
+        # A rebuild of counters takes a number above the store's, also when the database was restored from a backup.
+        if cursor.execute("SELECT to_regclass('billing_departmentepoch_n_seq') IS NOT NULL").fetchone()[0]:
+            cursor.execute(
+                sql.SQL("GRANT UPDATE ON SEQUENCE billing_departmentepoch_n_seq TO {}").format(name)
+            )
         if cursor.execute("SELECT to_regproc('billing_create_ledger_partitions') IS NOT NULL").fetchone()[0]:
             function = sql.SQL("GRANT EXECUTE ON FUNCTION billing_create_ledger_partitions(int) TO {}")
             cursor.execute(function.format(name))

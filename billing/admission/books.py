@@ -5,6 +5,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from django.db.models import Q
+from django.db.models.functions import Coalesce
 
 from billing.admission.rules import Budget, Limit, Owner, Rate, Rule, RuleBook, Scope, Unit
 from billing.admission.windows import Period
@@ -34,6 +35,20 @@ def read_book(department_id: int) -> RuleBook:
         rules=tuple(_read_rules(department_id)),
         team_ids=frozenset(teams.values_list("pk", flat=True)),
     )
+
+
+def list_ruled_departments() -> list[int]:
+    """The departments that have a limit or a budget, on whatever level."""
+    owner = Coalesce(
+        "department_id",
+        "team__department_id",
+        "application__team__department_id",
+        "api_key__team__department_id",
+    )
+    found: set[int] = set()
+    for table in (LimitRow, BudgetRow):
+        found.update(table._default_manager.order_by().values_list(owner, flat=True).distinct())
+    return sorted(found)
 
 
 def _read_rules(department_id: int) -> Iterable[Rule]:
