@@ -58,7 +58,9 @@ def _fact(field: "models.Field[Any, Any]", target: models.Model) -> Fact:
         return Fact(stored, "set" if is_set else "not set")
     if field.is_relation:
         return Fact(stored, None if stored is None else str(getattr(target, field.name)))
-    return Fact(stored, _json_ready(stored))
+    tell = getattr(target, "tell_field", None)  # a model's own words for what nobody reads as it is stored
+    told = tell(field.name) if tell else None
+    return Fact(stored, _json_ready(stored) if told is None else told)
 
 
 def _json_ready(value: object) -> object:

@@ -57,14 +57,13 @@ class _Outage:
 class Keeper:
     """The `Counters` of a shipper. `turn` does what is due; a thread calls it, or a test."""
 
-    def __init__(self, link: Exchange, commands: Commands, *, has_copies: bool = True) -> None:
-        """Over a link of its own. `has_copies`: whether workers leave copies of records in the store."""
+    def __init__(self, link: Exchange, commands: Commands) -> None:
+        """Over a link of its own."""
         ledger = LedgerView()
         self._rebuilder = Rebuilder(link, commands, ledger)
         self._adoption = Adoption(link, commands, ledger, self._rebuilder)
         self._janitor = Janitor(link, commands, self._rebuilder, AbandonedRecords(ledger))
         self._copies = Copies(link)
-        self._has_copies = has_copies
         self._dead: dict[UUID, DeadSpool] = {}
         self._booked: set[UUID] = set()
         self._shipped: deque[Sequence[Head]] = deque(maxlen=_MOST_SHIPPED)
@@ -96,8 +95,7 @@ class Keeper:
 
     def forget(self, heads: Sequence[Head]) -> None:
         """See Counters."""
-        if self._has_copies:
-            self._shipped.append(heads)
+        self._shipped.append(heads)
 
     # --- the thread ------------------------------------------------------------------------------
 

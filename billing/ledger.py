@@ -67,11 +67,16 @@ class Ledger:
         self.last_ends: dict[int, int] = {}  # the number of the last entry of each department
         self._encoder = msgspec.json.Encoder()
 
-    def append(self, entry: LedgerEntry) -> None:
-        """Make `entry` durable against the death of this process: about 3 microseconds, no waiting."""
-        self.spool.append(self._encode(entry))
+    def append(self, entry: LedgerEntry) -> bytes:
+        """Make `entry` durable against the death of this process: about 3 microseconds, no waiting.
+
+        Returns it as it is written; its number is in it.
+        """
+        body = self._encode(entry)
+        self.spool.append(body)
         if entry.department_id is not None:
             self.last_ends[entry.department_id] = entry.seq
+        return body
 
     def append_open(self, entry: LedgerEntry) -> None:
         """Make durable how a call that now begins is to stand if this process dies before `append`."""

@@ -5,6 +5,7 @@ D * 1e9 nano-dollars per million tokens, exact because the price book holds at m
 kind's cost is rounded half up once; a record's cost is the sum of its kinds.
 """
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -32,6 +33,22 @@ def decimal_usd(nanousd: int) -> str:
     """Nano-dollars as a plain decimal number of US dollars for machines: 1234 is 0.000001234."""
     whole, rest = divmod(abs(nanousd), NANOUSD_PER_USD)
     return f"{'-' if nanousd < 0 else ''}{whole}.{rest:09d}"
+
+
+def short_usd(nanousd: int) -> str:
+    """Nano-dollars, not negative, as US dollars for people: at least two decimals, and no further zeros: 1,234.50."""
+    whole, rest = divmod(nanousd, NANOUSD_PER_USD)
+    return f"{whole:,}.{f'{rest:09d}'.rstrip('0'):0<2}"
+
+
+def parse_usd(text: str) -> int:
+    """US dollars as people type them, such as 12.50, in nano-dollars.
+
+    Raises ValueError for anything but digits with at most nine decimals: no sign, exponent or separator.
+    """
+    if not re.match(r"\A[0-9]{1,10}(\.[0-9]{1,9})?\Z", text):
+        raise ValueError(f"{text!r} is not an amount such as 12.50, with at most nine decimals")
+    return int(Decimal(text).scaleb(9))
 
 
 def format_nanousd(nanousd: int) -> str:

@@ -1,87 +1,147 @@
 """Limits and budgets, and the epochs that their counters are kept in."""
 
+from typing import Any
+
 from django.core.exceptions import ValidationError
-from django.core.validators import MaxValueValidator, MinValueValidator
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 from django.db.models import Q
 
 from billing.admission.rules import EVERY_USER, MOST_AMOUNT, MOST_RATE
+from billing.money import short_usd
+from teams.models import ApiKey, Application, Department, Team
 
-_OWNERS = ("department", "team", "application", "api_key")
+OWNERS = ("department", "team", "application", "api_key")
+
+# Control characters, which the ledger holds none of, and those that turn the direction of what follows them.
+_MISLEADING = r"[\u0001-\u001F\u007F-\u009F\u061C\u200E\u200F\u2028-\u202E\u2066-\u2069]"
+_validate_end_user = RegexValidator(
+    _MISLEADING,
+    "Control characters and characters that turn the direction are not allowed.",
+    inverse_match=True,
+)
 
 
 class LimitKind(models.TextChoices):
     """What a limit bounds."""
 
-    REQUESTS = "rpm", "Requests per minute"
-    TOKENS = "tpm", "Tokens per minute"
-    CONCURRENCY = "concurrency", "Requests at a time"
+    REQUESTS = "rpm", "requests per minute"
+    TOKENS = "tpm", "tokens per minute"
+    CONCURRENCY = "concurrency", "requests at a time"
 
 
 class BudgetUnit(models.TextChoices):
     """What a budget counts."""
 
-    MONEY = "money", "Nano-dollars"
-    TOKENS = "tokens", "Tokens of prompt and answer"
+    MONEY = "money", "US dollars"
+    TOKENS = "tokens", "tokens of prompts and answers"
 
 
 class BudgetPeriod(models.TextChoices):
     """How long a budget's window is; windows are of the calendar, in the department's time zone."""
 
-    HOUR = "hour", "Hour"
-    DAY = "day", "Day"
-    WEEK = "week", "Week (from Monday)"
-    MONTH = "month", "Month"
-    YEAR = "year", "Year"
+    HOUR = "hour", "hour"
+    DAY = "day", "day"
+    WEEK = "week", "week (from Monday)"
+    MONTH = "month", "month"
+    YEAR = "year", "year"
 
 
 def _one_owner() -> Q:
     """Exactly one of the owners is given."""
     given = Q()
-    for owner in _OWNERS:
-        given |= Q(**{f"{other}__isnull": other != owner for other in _OWNERS})
+    for owner in OWNERS:
+        given |= Q(**{f"{other}__isnull": other != owner for other in OWNERS})
     return given
 
 
-def _owner(model: str, plural: str) -> "models.ForeignKey[models.Model | None, models.Model | None]":
-    return models.ForeignKey(model, on_delete=models.CASCADE, null=True, blank=True, related_name=plural)
+def _end_user_is_plain(name: str) -> models.CheckConstraint:
+    return models.CheckConstraint(condition=~Q(end_user__regex=_MISLEADING), name=name)
 
 
-class _OwnedRule(models.Model):
-    """Whose rule it is, and which of its owner's calls it counts."""
+def _owner(model: str, plural: str, name: str = "") -> Any:
+    return models.ForeignKey(
+        model, on_delete=models.CASCADE, null=True, blank=True, related_name=plural, verbose_name=name or None
+    )
 
+
+class OwnedRule(models.Model):
+    """Whose rule it is, and which of its owner's calls it counts. It goes with its owner, and with its model."""
+
+    department: "models.ForeignKey[Department | None, Department | None]"
+    team: "models.ForeignKey[Team | None, Team | None]"
+    application: "models.ForeignKey[Application | None, Application | None]"
+    api_key: "models.ForeignKey[ApiKey | None, ApiKey | None]"
     end_user = models.CharField(
         max_length=200,
         blank=True,
-        help_text=f"Empty: the owner's calls as a whole. {EVERY_USER}: each of its end users. Else one end user, "
-        f"who then has this instead of {EVERY_USER}.",
+        validators=[_validate_end_user],
+        help_text=f"Empty: the owner's calls as a whole. {EVERY_USER}: each of its end users. Else the one end "
+        f"user of that name, who then has this instead of what holds for {EVERY_USER}.",
     )
-    model = models.CharField(max_length=128, blank=True, help_text="Only calls of this model. Empty: of all.")
+    # By its name, which is what callers ask for and what the ledger holds; never by an alias.
+    model: "models.ForeignKey[models.Model | None, models.Model | None]" = models.ForeignKey(
+        "routing.CatalogueModel",
+        to_field="name",
+        on_delete=models.CASCADE,
+        null=True,
+        blank=True,
+        related_name="+",
+        help_text="Only calls of this model, also by its aliases. Empty: of all models.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
         abstract = True
 
     def clean(self) -> None:
-        """Exactly one owner (the database checks it too)."""
-        if sum(getattr(self, f"{owner}_id") is not None for owner in _OWNERS) != 1:
+        """Exactly one owner (the database checks it too), and none that has ended."""
+        given = [name for name in OWNERS if getattr(self, f"{name}_id") is not None]
+        if len(given) != 1:
             raise ValidationError("Choose one owner: a department, a team, an application or an API key.")
+        if self._state.adding and self.api_key is not None and self.api_key.revoked_at is not None:
+            raise ValidationError({"api_key": "This key has been revoked."})
 
-    def _subject(self) -> str:
-        owner = next(getattr(self, owner) for owner in _OWNERS if getattr(self, f"{owner}_id") is not None)
-        parts = [str(owner), self.end_user and f"end user {self.end_user}", self.model]
-        return ", ".join(part for part in parts if part)
+    @property
+    def owner(self) -> Department | Team | Application | ApiKey:
+        """Whose rule it is."""
+        owner = self.department or self.team or self.application or self.api_key
+        assert owner is not None  # noqa: S101 - a constraint says so
+        return owner
+
+    @property
+    def owner_label(self) -> str:
+        """The owner's kind and name: team search."""
+        return f"{self.owner._meta.verbose_name} {self.owner}"
+
+    @property
+    def in_department(self) -> Department:
+        """The owner's department, whose time zone and counters hold."""
+        owner = self.owner
+        if isinstance(owner, Department):
+            return owner
+        return owner.department if isinstance(owner, Team) else owner.team.department
+
+    def _tell(self, what: str) -> str:
+        users = f"end user {self.end_user}"
+        if self.end_user in ("", EVERY_USER):
+            users = "each end user" if self.end_user else ""
+        return ", ".join(part for part in (what, self.owner_label, users, self.model_id or "") if part)
 
 
-class Limit(_OwnedRule):
+class Limit(OwnedRule):
     """At most so many requests or tokens per minute, or requests at a time."""
 
     department = _owner("teams.Department", "limits")
     team = _owner("teams.Team", "limits")
     application = _owner("teams.Application", "limits")
-    api_key = _owner("teams.ApiKey", "limits")
-    kind = models.CharField(max_length=16, choices=LimitKind)
-    amount = models.BigIntegerField(validators=[MinValueValidator(1), MaxValueValidator(MOST_RATE)])
+    api_key = _owner("teams.ApiKey", "limits", "API key")
+    kind = models.CharField("what it counts", max_length=16, choices=LimitKind)
+    amount = models.BigIntegerField(
+        "at most",
+        validators=[MinValueValidator(1), MaxValueValidator(MOST_RATE)],
+        help_text="A whole number.",
+    )
 
     class Meta:
         ordering = ["id"]
@@ -91,16 +151,25 @@ class Limit(_OwnedRule):
             models.CheckConstraint(
                 condition=Q(amount__gte=1, amount__lte=MOST_RATE), name="limit_amount_bounded"
             ),
+            _end_user_is_plain("limit_end_user_plain"),
             models.UniqueConstraint(
-                fields=[*_OWNERS, "end_user", "model", "kind"], name="limit_once", nulls_distinct=False
+                fields=[*OWNERS, "end_user", "model", "kind"],
+                name="limit_once",
+                nulls_distinct=False,
+                violation_error_message="There is a limit like this already: change its amount.",
             ),
         ]
 
     def __str__(self) -> str:
-        return f"{self.amount} {self.get_kind_display().lower()} of {self._subject()}"
+        return self._tell(self.told)
+
+    @property
+    def told(self) -> str:
+        """The amount and what it counts: 1,000 requests per minute."""
+        return f"{self.amount:,} {self.get_kind_display()}"
 
 
-class Budget(_OwnedRule):
+class Budget(OwnedRule):
     """At most so much money or so many tokens per calendar window; a soft one only warns.
 
     `amount` is in nano-dollars (1e-9 USD) or in tokens. Editing it, or hard and soft, keeps what was used.
@@ -109,12 +178,14 @@ class Budget(_OwnedRule):
     department = _owner("teams.Department", "budgets")
     team = _owner("teams.Team", "budgets")
     application = _owner("teams.Application", "budgets")
-    api_key = _owner("teams.ApiKey", "budgets")
-    unit = models.CharField(max_length=16, choices=BudgetUnit)
-    period = models.CharField(max_length=16, choices=BudgetPeriod)
-    amount = models.BigIntegerField(validators=[MinValueValidator(1), MaxValueValidator(MOST_AMOUNT)])
+    api_key = _owner("teams.ApiKey", "budgets", "API key")
+    unit = models.CharField("what it counts", max_length=16, choices=BudgetUnit)
+    period = models.CharField("per", max_length=16, choices=BudgetPeriod)
+    amount = models.BigIntegerField(
+        "at most", validators=[MinValueValidator(1), MaxValueValidator(MOST_AMOUNT)]
+    )
     is_hard = models.BooleanField(
-        default=True, help_text="A hard budget refuses calls; a soft one only warns."
+        "hard", default=True, help_text="A hard budget refuses calls; a soft one only warns."
     )
 
     class Meta:
@@ -126,15 +197,26 @@ class Budget(_OwnedRule):
             models.CheckConstraint(
                 condition=Q(amount__gte=1, amount__lte=MOST_AMOUNT), name="budget_amount_bounded"
             ),
+            _end_user_is_plain("budget_end_user_plain"),
             models.UniqueConstraint(
-                fields=[*_OWNERS, "end_user", "model", "unit", "period"],
+                fields=[*OWNERS, "end_user", "model", "unit", "period"],
                 name="budget_once",
                 nulls_distinct=False,
+                violation_error_message="There is a budget like this already: change its amount.",
             ),
         ]
 
     def __str__(self) -> str:
-        return f"{self.amount} {self.unit} per {self.period} of {self._subject()}"
+        return self._tell(f"{self.told} per {self.period}")
+
+    @property
+    def told(self) -> str:
+        """The amount with its unit: $12.50, or 1,000 tokens."""
+        return f"${short_usd(self.amount)}" if self.unit == BudgetUnit.MONEY else f"{self.amount:,} tokens"
+
+    def tell_field(self, name: str) -> str | None:
+        """The amount as the trail tells it: money in dollars."""
+        return self.told if name == "amount" else None
 
 
 class DepartmentEpoch(models.Model):

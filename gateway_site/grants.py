@@ -30,14 +30,14 @@ def grant_runtime_role(using: str, **_: Any) -> None:
             rights = "SELECT, INSERT" if table in APPEND_ONLY_TABLES else "SELECT, INSERT, UPDATE, DELETE"
             cursor.execute(sql.SQL("GRANT " + rights + " ON {} TO {}").format(sql.Identifier(table), name))
         cursor.execute(sql.SQL("GRANT SELECT ON django_migrations TO {}").format(name))
-        # Readiness looks whether rows fell into it; partitions are not among the tables that Django lists.
-        if cursor.execute("SELECT to_regclass('billing_usagerecord_default') IS NOT NULL").fetchone()[0]:
-            cursor.execute(sql.SQL("GRANT SELECT ON billing_usagerecord_default TO {}").format(name))
-        # A rebuild of counters takes a number above the store's, also when the database was restored from a backup.
+        # A rebuild skips the numbers that the store used when the database was set back.
         if cursor.execute("SELECT to_regclass('billing_departmentepoch_n_seq') IS NOT NULL").fetchone()[0]:
             cursor.execute(
                 sql.SQL("GRANT UPDATE ON SEQUENCE billing_departmentepoch_n_seq TO {}").format(name)
             )
+        # Readiness looks whether rows fell into it; partitions are not among the tables that Django lists.
+        if cursor.execute("SELECT to_regclass('billing_usagerecord_default') IS NOT NULL").fetchone()[0]:
+            cursor.execute(sql.SQL("GRANT SELECT ON billing_usagerecord_default TO {}").format(name))
         if cursor.execute("SELECT to_regproc('billing_create_ledger_partitions') IS NOT NULL").fetchone()[0]:
             function = sql.SQL("GRANT EXECUTE ON FUNCTION billing_create_ledger_partitions(int) TO {}")
             cursor.execute(function.format(name))

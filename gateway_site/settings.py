@@ -146,8 +146,6 @@ CELERY_BEAT_SCHEDULE = {
 # --- Data plane: bounds and places ----------------------------------------------------------------------
 GATEWAY_SPOOL_DIR = Path(env.text("GATEWAY_SPOOL_DIR"))
 GATEWAY_SPOOL_MAX_BYTES = env.integer("GATEWAY_SPOOL_MAX_BYTES", 2 * 1024**3, least=192 * 1024**2)
-# Whether records stay in the counter store until they are in the ledger, so that a lost disk loses no booked one.
-GATEWAY_STORE_COPIES = env.flag("GATEWAY_STORE_COPIES", default=True)
 GATEWAY_MAX_BODY_BYTES = env.integer("GATEWAY_MAX_BODY_BYTES", 20 * 1024**2, least=1024)
 GATEWAY_MAX_ANSWER_BYTES = env.integer("GATEWAY_MAX_ANSWER_BYTES", 32 * 1024**2, least=1024)
 # Refusals of one key and reason that get a row of their own each minute, per worker; the rest share one.

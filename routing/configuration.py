@@ -62,6 +62,7 @@ class Configuration:
         self._database = database
         self._task: asyncio.Task[None] | None = None
         self.snapshot = Snapshot(version=0, models={})
+        self.on_change: Callable[[], None] = lambda: None
         self.is_current = False
         self.checked_at = 0.0  # seconds since 1970; when it was last known to be current
 
@@ -80,7 +81,9 @@ class Configuration:
     async def refresh(self) -> None:
         """Swap in a new snapshot if the version rose."""
         if await self._database.run(read_version) != self.snapshot.version:
-            self.snapshot = await self._database.run(load_snapshot)
+            known = self.snapshot.rule_books
+            self.snapshot = await self._database.run(lambda: load_snapshot(known))
+            self.on_change()
             logger.info("Configuration version %d is in force.", self.snapshot.version)
 
     async def _watch(self) -> None:

@@ -13,6 +13,12 @@ from typing import Any
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError
 
+from billing.admission.admissions import Admissions
+from billing.admission.commands import Commands
+from billing.admission.ledger_view import LedgerView
+from billing.admission.rebuild import Rebuilder
+from billing.admission.scripts import load_scripts
+from billing.admission.spool_frames import SpoolFrames, to_end_frame
 from billing.ledger import Ledger, LedgerEntry
 from billing.models import Status
 from billing.refusals import RefusalBundles
@@ -105,6 +111,8 @@ class Gateway:
         self._finishing: set[asyncio.Task[None]] = set()
         self.refusals = RefusalBundles(options.refusal_rows)
         self.ledger: Ledger
+        self.admissions: Admissions
+        self._counters = DatabaseThreads(1)  # sums of a rebuild hold up no look-up of a key
         self.metrics: Metrics
         self.vitals = Vitals(self)
         self.counter: TokenCounter
@@ -123,6 +131,9 @@ class Gateway:
         self._providers = {ProviderName.OPENAI.value: provider}
         await self.key_watch.start()
         await self.configuration.start()
+        self.admissions = self._make_admissions()
+        self.configuration.on_change = self._take_configuration
+        await self.admissions.start(self.configuration.snapshot.rule_books)
         chores = (self._sync_spool(), self.key_uses.run(), self._record_bundles(), self.vitals.run())
         self._chores = [asyncio.create_task(chore) for chore in chores]
 
@@ -137,13 +148,30 @@ class Gateway:
             chore.cancel()
         await asyncio.wait(self._chores)
         self._append_bundles(self.refusals.drain_all())
+        await self.admissions.close()
         await self.key_uses.flush()
         await self.key_watch.close()
         await self.configuration.close()
         self._pool.close()
         await asyncio.to_thread(self._database.close)
+        await asyncio.to_thread(self._counters.close)
         self.metrics.close()
         self.ledger.spool.close()
+
+    def _make_admissions(self) -> Admissions:
+        commands, spool = Commands(load_scripts()), self.ledger.spool
+        return Admissions(
+            url=self.options.redis_url,
+            commands=commands,
+            spool=str(spool.id),
+            frames=SpoolFrames(self.options.spool_dir, spool.id, last_ends=self.ledger.last_ends),
+            longest_call_ms=round(self.options.max_stream_s * 1000),
+            run_in_thread=self._counters.run,
+            make_rebuilder=lambda link: Rebuilder(link, commands, LedgerView()),
+        )
+
+    def _take_configuration(self) -> None:
+        self.admissions.take_books(self.configuration.snapshot.rule_books)
 
     def provider(self, name: str) -> Provider:
         """The provider that speaks a backend's form."""
@@ -153,19 +181,21 @@ class Gateway:
         """Append the request's one ledger entry. An entry that the spool cannot take is in the log instead."""
         entry = trace.to_entry()
         self._count(entry)
-        if trace.status is Status.REFUSED and not self.refusals.take(entry):
+        if trace.status is Status.REFUSED and not trace.is_held and not self.refusals.take(entry):
             self.ledger.spool.release()
             return
         self._append(entry)
 
     def _append(self, entry: LedgerEntry) -> None:
         try:
-            self.ledger.append(entry)
+            body = self.ledger.append(entry)
         except (OSError, ValueError):
             logger.exception(
                 "A usage record could not be spooled: %s", entry, extra={"request_id": str(entry.request_id)}
             )
             raise
+        if entry.department_id is not None and self.admissions.has_rules(entry.department_id):
+            self.admissions.end(to_end_frame(entry, body))
 
     def record_begin(self, trace: Trace, reserve: Usage) -> None:
         """Append, before the backend is called, how the request is to stand if this process dies meanwhile.

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from billing.admission.account import Admitted, Level
 from billing.money import decimal_usd
 from routing.trace import Trace
 
@@ -18,6 +19,8 @@ def describe(trace: Trace, shown: Shown) -> dict[str, str]:
     """The id of the request; once a backend was called also the model, the backend, the calls made, the
     gateway's own time before the first of them in ms, and, where it is known before the body, the cost in USD."""
     headers = {"x-request-id": str(trace.request_id)}
+    if trace.admitted is not None:
+        headers |= describe_levels(trace.admitted, shown)
     if trace.called_at is None or trace.target is None:
         return headers
     headers["x-gateway-model"] = trace.model
@@ -28,3 +31,25 @@ def describe(trace: Trace, shown: Shown) -> dict[str, str]:
     if shown.cost and not trace.streamed:
         headers["x-gateway-cost-usd"] = decimal_usd(trace.cost.total_nanousd)
     return headers
+
+
+def describe_levels(admitted: Admitted, shown: Shown) -> dict[str, str]:
+    """What the tightest limit of each kind leaves, and the tightest hard budget of money."""
+    headers: dict[str, str] = {}
+    for name, level in (("requests", admitted.requests), ("tokens", admitted.tokens)):
+        if level is not None:
+            headers[f"x-ratelimit-limit-{name}"] = str(level.limit)
+            headers[f"x-ratelimit-remaining-{name}"] = str(level.left)
+            headers[f"x-ratelimit-reset-{name}"] = _duration(level)
+    if shown.cost and admitted.money is not None:
+        headers["x-gateway-budget-remaining-usd"] = decimal_usd(admitted.money.left)
+    return headers
+
+
+def _duration(level: Level) -> str:
+    """As OpenAI writes it: 6m0s, 1.5s, 20ms."""
+    if level.reset_ms < 1000:
+        return f"{level.reset_ms}ms"
+    minutes, rest_ms = divmod(level.reset_ms, 60_000)
+    seconds = f"{rest_ms / 1000:.3f}".rstrip("0").rstrip(".")
+    return f"{minutes}m{seconds}s" if minutes else f"{seconds}s"

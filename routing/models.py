@@ -6,6 +6,7 @@ from django.db import models
 from django.db.models import Q
 
 from billing.queries import is_listed
+from billing.rule_models import Budget, Limit
 from routing.addresses import ForbiddenAddress, check_base_url
 from routing.credentials import CredentialError, check_reference
 from teams.key_rules import validate_model_name
@@ -46,9 +47,17 @@ class CatalogueModel(models.Model):
         return self.name
 
     def clean(self) -> None:
-        """The name must be nobody's alias (a trigger checks it too)."""
+        """The name must be nobody's alias (a trigger checks it too), and stays while a rule names the model: what
+        was used is in the ledger under that name."""
         if ModelAlias.objects.filter(name=self.name).exists():
             raise ValidationError({"name": f"{self.name} is an alias already."})
+        before = CatalogueModel.objects.filter(pk=self.pk).exclude(name=self.name).values("name")
+        if any(kind.objects.filter(model__in=before).exists() for kind in (Limit, Budget)):
+            raise ValidationError(
+                {
+                    "name": "The model has limits or budgets, which count by its name. Make another model, or an alias."
+                }
+            )
 
 
 class ModelAlias(models.Model):

@@ -1,12 +1,20 @@
 """The way of one request, whole. Each stage is a call into its own module; a refusal is a GatewayError."""
 
 from billing.ledger import clean_text
+from routing.admission import admit
 from routing.authentication import authenticate
 from routing.call import Call, Reply
 from routing.endpoints.base import Endpoint
 from routing.endpoints.models import render_model, render_models
 from routing.gateway import Gateway
-from routing.stages import begin_call, call_plain, check_model_bounds, choose_backend, find_granted_model
+from routing.stages import (
+    begin_call,
+    call_plain,
+    check_model_bounds,
+    choose_backend,
+    find_granted_model,
+    reserve_usage,
+)
 from routing.streaming import relay_stream, stream_limit_s
 from routing.trace import Trace
 
@@ -15,7 +23,7 @@ _STREAM_HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-co
 
 
 async def complete(gateway: Gateway, call: Call, endpoint: Endpoint, trace: Trace) -> Reply:
-    """POST to an endpoint: authenticate -> read -> find the model -> route -> call and charge.
+    """POST to an endpoint: authenticate -> read -> find the model -> route -> admit -> call and charge.
 
     `GatewayView` records the request, however this function ends. A plain answer is priced before it is sent.
     Of a stream the first piece is awaited here, while the status is still open; `relay_stream` prices and
@@ -30,7 +38,9 @@ async def complete(gateway: Gateway, call: Call, endpoint: Endpoint, trace: Trac
     check_model_bounds(model, request)
     target = choose_backend(model, trace)
 
-    begin_call(gateway, call, request, model, trace)
+    reserve = reserve_usage(call, request, model)
+    await admit(gateway, model, reserve, trace)
+    begin_call(gateway, reserve, trace)
     if not request.stream:
         return Reply(body=await call_plain(gateway, request, target, trace))
     call.client.cancel_when_gone()

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from django.db import connection, transaction
 
+from billing.admission.books import NO_BOOKS, Books, read_books
 from billing.models import ListPrice, PriceEntry
 from billing.money import Price, nanousd_per_million, price_at
 from routing.addresses import ForbiddenAddress, check_base_url
@@ -72,11 +73,15 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything a worker needs to route, at one version: models by name and by alias."""
+    """Everything a worker needs to route and to admit, at one version: models by name and by alias.
+
+    `rule_books` holds, by department id, the rules of each department that has any, and the epoch of its counters.
+    """
 
     version: int
     models: dict[str, ServedModel]
     left_out: tuple[LeftOut, ...] = ()
+    rule_books: Books = NO_BOOKS
 
 
 def read_version() -> int:
@@ -84,12 +89,13 @@ def read_version() -> int:
     return ConfigurationVersion.objects.values_list("version", flat=True).get(pk=1)
 
 
-def load_snapshot() -> Snapshot:
-    """Read the whole configuration as of one moment."""
+def load_snapshot(known: Books = NO_BOOKS) -> Snapshot:
+    """Read the whole configuration as of one moment. Rule books that did not change are those of `known`."""
     with transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         version = read_version()
+        rule_books = read_books(known)
         targets, left_out = _load_targets()
         granted: dict[int, set[int]] = defaultdict(set)
         for model_id, team_id in Grant.objects.order_by().values_list("model_id", "team_id"):
@@ -116,7 +122,7 @@ def load_snapshot() -> Snapshot:
         for alias, name in ModelAlias.objects.order_by().values_list("name", "model__name"):
             if name in models:
                 models[alias] = replace(models[name], name=alias, alias_of=name)
-    return Snapshot(version, models, tuple(left_out))
+    return Snapshot(version, models, tuple(left_out), rule_books)
 
 
 def _list_models_with_draining_backends() -> set[int]:

@@ -69,13 +69,13 @@ def choose_backend(model: ServedModel, trace: Trace) -> Target:
     raise model_unpriced(model.name) if model.targets else model_unavailable(model.name)
 
 
-def begin_call(gateway: Gateway, call: Call, request: Request, model: ServedModel, trace: Trace) -> None:
+def begin_call(gateway: Gateway, reserve: Usage, trace: Trace) -> None:
     """The last step before a backend is called: from here on the request has a record, whatever happens."""
-    gateway.record_begin(trace, reserve(call, request, model))
+    gateway.record_begin(trace, reserve)
     trace.call_begins()
 
 
-def reserve(call: Call, request: Request, model: ServedModel) -> Usage:
+def reserve_usage(call: Call, request: Request, model: ServedModel) -> Usage:
     """What a call may use, before it is made: a quarter of its body's bytes as prompt, and for every answer the
     longest it may be."""
     longest = request.max_tokens or min(model.max_output_tokens or _LONGEST_ANSWER, _LONGEST_ANSWER)

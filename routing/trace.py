@@ -5,6 +5,7 @@ import uuid
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from billing.admission.account import Admitted
 from billing.ids import uuid7
 from billing.ledger import LedgerEntry
 from billing.models import Status
@@ -39,6 +40,8 @@ class Trace:
     model_alias: str | None = None
     target: Target | None = None
     price: Price | None = None
+    is_held: bool = False  # the counters hold this call, or may
+    admitted: Admitted | None = None
     attempts: int = 0
     usage: Usage = NOTHING_USED
     cost: Cost = FREE

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from teams.key_rules import Address, Network, parse_network
-from teams.models import ApiKey, Application, Team
+from teams.models import ApiKey, Application, CountersAway, Team
 
 
 @dataclass(slots=True, weakref_slot=True, eq=False)
@@ -22,6 +22,7 @@ class KeyOwner:
     department_id: int
     department: str
     applications: Mapping[str, int]
+    may_go_uncounted: bool = False  # while the counters are away, also under a hard budget
     is_current: bool = True
 
 
@@ -107,6 +108,7 @@ def _read_owner(team_id: int) -> KeyOwner:
         department_id=team.department_id,
         department=team.department.slug,
         applications=dict(applications),
+        may_go_uncounted=team.counters_away == CountersAway.ALLOW,
     )
 
 

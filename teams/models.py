@@ -54,6 +54,13 @@ class Department(models.Model):
         return self.slug
 
 
+class CountersAway(models.TextChoices):
+    """What becomes of calls under a hard budget while the counters cannot be asked."""
+
+    REFUSE = "refuse", "Refuse calls under a hard budget"
+    ALLOW = "allow", "Let them in and count them afterwards"
+
+
 class Team(models.Model):
     """The unit that is granted models and owns keys and applications."""
 
@@ -61,6 +68,14 @@ class Team(models.Model):
     slug = models.CharField(max_length=63, unique=True, validators=[validate_slug_name])
     name = models.CharField(max_length=200)
     is_active = models.BooleanField(default=True, help_text="An inactive team's keys are refused.")
+    counters_away = models.CharField(
+        "while the counters are away",
+        max_length=16,
+        choices=CountersAway,
+        default=CountersAway.REFUSE,
+        db_default=CountersAway.REFUSE.value,
+        help_text="When the store of the counters is down, nothing says how much of a hard budget is left.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -70,6 +85,9 @@ class Team(models.Model):
                 condition=Q(slug__regex=r"^[a-z0-9][a-z0-9-]{0,62}$"), name="team_slug_form"
             ),
             models.CheckConstraint(condition=~Q(name=""), name="team_name_given"),
+            models.CheckConstraint(
+                condition=Q(counters_away__in=CountersAway.values), name="team_counters_away_known"
+            ),
         ]
 
     def __str__(self) -> str:

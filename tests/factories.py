@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from billing.models import PriceEntry, UsageRecord
+from billing.rule_models import Budget, Limit
 from routing.credentials import encrypt_credential
 from routing.models import Backend, CatalogueModel, Grant, Route
 from teams.models import ApiKey, Application, Department, Team
@@ -53,6 +54,16 @@ def make_team() -> Team:
     """A team in a department of its own."""
     department = Department.objects.create(slug=unique("department"), name="A department")
     return Team.objects.create(department=department, slug=unique("team"), name="A team")
+
+
+def make_budget(**fields: Any) -> Budget:
+    """A hard budget of 100 nano-dollars per month, unless `fields` say otherwise. The owner is among them."""
+    return Budget.objects.create(**{"unit": "money", "period": "month", "amount": 100} | fields)
+
+
+def make_limit(**fields: Any) -> Limit:
+    """A limit of 100 requests per minute, unless `fields` say otherwise. The owner is among them."""
+    return Limit.objects.create(**{"kind": "rpm", "amount": 100} | fields)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ commands and is sent their replies, so that an event loop and a test drive the s
 """
 
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass
 from enum import Enum, auto
 from itertools import islice
@@ -79,6 +79,11 @@ class Account:
         self._spool = spool
         self._frames = frames
         self._booked = 0  # the last number known to be booked in this epoch
+        self._sent = 0  # how many of the pending frames are on their way, in order, from the first
+        self.is_halted = (
+            False  # one of those was not booked: all are to be sent again, once their replies are here
+        )
+        self._has_gap = False  # the store asks for a frame that is not pending any more
         self._epoch = 0  # in which it has declared
         self._not_before: dict[str, int] = {}  # until when a lost command may still hold a call
 
@@ -111,11 +116,21 @@ class Account:
             return Again.EPOCH
         return _read_refusal(ask, plan, reply)
 
+    def admit_uncounted(self, ask: Ask, now_ms: int, deadline_ms: int) -> Admitted:
+        """Let a call in that the store was not asked for: it is declared, or booked at its end, as soon as it can."""
+        owner = msgspec.json.encode(HoldOwner(self._spool, deadline_ms, ask.call))
+        self.holds[ask.rid] = Hold(ask, now_ms, ask.most, owner)
+        return Admitted(ask.rid, now_ms)
+
     def admission_lost(self, ask: Ask, now_ms: int) -> None:
         """The store may hold `ask` or not, until its time limit is over: its end must be booked after that."""
         self._not_before[ask.rid] = now_ms + LIMIT_MS
 
     # --- the end of a call -----------------------------------------------------------------------
+
+    def applies(self, frame: EndFrame) -> bool:
+        """Whether a rule counts the call that ended."""
+        return bool(self.book.plan(frame.call, frame.admitted_ms // 1000).rules)
 
     def end(self, frame: EndFrame) -> None:
         """A call has ended, and its frame is in the spool."""
@@ -123,17 +138,49 @@ class Account:
         if frame.seq > (self.pending[-1].seq if self.pending else self._booked):
             self.pending.append(frame)
 
+    def next_settles(self) -> tuple[list[EndFrame], list[Command]]:
+        """Pending frames that are not on their way yet, in order, and the commands that book them; at most 64.
+
+        The reply to each must be given to `take_settle`, in order, also when there is none.
+        """
+        if self.is_halted or self.standing not in (Standing.OPEN, Standing.DECLARED):
+            return [], []
+        frames = list(islice(self.pending, self._sent, self._sent + _BATCH))
+        last = self.pending[self._sent - 1].seq if self._sent else self._booked
+        self._sent += len(frames)
+        before = [last, *(frame.seq for frame in frames)]
+        return frames, [self._settle(last, frame) for last, frame in zip(before, frames, strict=False)]
+
+    def take_settle(self, frame: EndFrame, reply: Reply | StoreLost) -> None:
+        """What became of one command of `next_settles`. A frame that was not booked stops those after it."""
+        self._sent -= 1
+        if isinstance(reply, StoreLost | StoreRefused):
+            self.is_halted = True
+            if isinstance(reply, StoreRefused):
+                self._refused(reply)
+        elif reply[0] in (_DONE, _NOTHING):
+            self._booked = max(self._booked, frame.seq)
+            self._not_before.pop(frame.rid, None)
+            if self.pending and self.pending[0].seq == frame.seq:
+                self.pending.popleft()
+        else:
+            if not self.is_halted and reply[0] in (_OTHER_EPOCH, _GAP):
+                self.standing = Standing.LOST
+                self._has_gap = reply[0] == _GAP
+            self.is_halted = True
+        if not self._sent:
+            self.is_halted = False
+
     def settle(self) -> Steps:
         """Book the pending frames, in order, as far as the store lets."""
-        while self.pending and self.standing in (Standing.OPEN, Standing.DECLARED):
-            batch = list(islice(self.pending, _BATCH))
-            if not self._take_settled(batch, (yield self._settles(batch))):
-                break
-        return self.standing
-
-    def _settles(self, frames: Sequence[EndFrame]) -> list[Command]:
-        before = [self._booked, *(frame.seq for frame in frames)]
-        return [self._settle(last, frame) for last, frame in zip(before, frames, strict=False)]
+        while True:
+            frames, commands = self.next_settles()
+            if not frames:
+                return self.standing
+            for frame, reply in zip(frames, (yield commands), strict=True):
+                self.take_settle(frame, reply)
+            if self.pending and self.pending[0] is frames[0]:
+                return self.standing
 
     def _settle(self, before: int, frame: EndFrame) -> Command:
         plan = self.book.plan(frame.call, frame.admitted_ms // 1000)
@@ -141,22 +188,6 @@ class Account:
         return self._commands.settle(
             self._epoch, self.department_id, self._spool, before, frame, plan, not_before
         )
-
-    def _take_settled(self, frames: Sequence[EndFrame], replies: Sequence[Reply]) -> bool:
-        """Whether all were booked. A frame that was not stops those after it: the store asks for the one before."""
-        for frame, reply in zip(frames, replies, strict=True):
-            if isinstance(reply, StoreRefused):
-                self._refused(reply)
-                return False
-            if reply[0] not in (_DONE, _NOTHING):
-                if reply[0] in (_OTHER_EPOCH, _GAP):
-                    self.standing = Standing.LOST
-                return False
-            self._booked = frame.seq
-            self._not_before.pop(frame.rid, None)
-            if self.pending and self.pending[0].seq == frame.seq:
-                self.pending.popleft()
-        return True
 
     def _refused(self, error: StoreRefused) -> None:
         """A counter that cannot be written is made anew; a store that is not well is waited for."""
@@ -167,7 +198,7 @@ class Account:
 
     def renew(self, now_ms: int) -> Steps:
         """Find out where the store stands; in a new epoch declare the open calls and send again what the ledger
-        did not hold. No admission may be under way meanwhile."""
+        did not hold. No admission or settlement may be under way meanwhile."""
         self.standing = Standing.LOST
         (reply,) = yield [self._commands.status(self.department_id, self._spool)]
         if isinstance(reply, StoreRefused):
@@ -177,13 +208,14 @@ class Account:
             return self.standing
         if self._epoch != marker.n:
             yield from self._declare(marker.n, now_ms)
+            self._has_gap = True
+        if self._has_gap:
+            try:
+                self._read_pending(marker.booked)
+            except FramesGone:  # this epoch cannot be completed; one made of the ledger as it is now can
+                self.lost_in = marker.n
+                return self.standing
             self._epoch = marker.n
-        self._booked = marker.booked
-        try:
-            self.pending = deque(self._frames.after(self._booked, self.department_id))
-        except FramesGone:  # this epoch cannot be completed; one made of the ledger as it is now can
-            self.lost_in = self._epoch
-            return self.standing
         self.standing = Standing.DECLARED
         yield from self.settle()
         if self.pending or self.standing is not Standing.DECLARED:
@@ -195,6 +227,11 @@ class Account:
         if marker.state == READY and self.standing is Standing.DECLARED:
             self.standing = Standing.OPEN
         return self.standing
+
+    def _read_pending(self, booked: int) -> None:
+        """All frames that this epoch does not hold. Raises FramesGone, and then nothing is changed."""
+        self.pending = deque(self._frames.after(booked, self.department_id))
+        self._booked, self._has_gap = booked, False
 
     def _may_speak(self, marker: Marker) -> bool:
         if marker.n > self.book.epoch:

@@ -89,7 +89,7 @@ class _DeadFrames:
     """The ends in the files, and behind them those of the calls that were left open, as they are in the ledger."""
 
     def __init__(self, dead: DeadSpool, abandoned: list[EndFrame]) -> None:
-        self._ended = SpoolFrames(dead.directory, dead.id, last_ends=dead.last_ends)
+        self._ended = SpoolFrames(dead.directory, dead.id, last_ends=dead.last_ends, keeps_copies=False)
         self._abandoned = abandoned
 
     def after(self, seq: int, department_id: int) -> Iterator[EndFrame]:

@@ -135,11 +135,13 @@ class LedgerView:
             name: Counted(amount, ends[name]) for name, amount in sums.items() if amount and ends[name] > at_s
         }
 
-    def read_watermarks(self, cursor: Any) -> dict[str, int]:
-        """The last number in the ledger of each spool that may still tell something."""
+    def read_watermarks(self, cursor: Any, age: timedelta | None = KEPT) -> dict[str, int]:
+        """The last number in the ledger of each spool that was shipped within `age`, as others tell nothing any
+        more; of every spool for None."""
         cursor.execute(
-            f"SELECT w.id, w.seq FROM ({self._tables.spools}) w WHERE w.updated_at > now() - %s",  # noqa: S608
-            [KEPT],
+            f"SELECT w.id, w.seq FROM ({self._tables.spools}) w"  # noqa: S608
+            " WHERE %s::interval IS NULL OR w.updated_at > now() - %s::interval",
+            [age, age],
         )
         return {str(spool): int(seq) for spool, seq in cursor.fetchall()}
 

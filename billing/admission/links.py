@@ -1,16 +1,13 @@
-"""Connections to the store: one batch at a time, within a time limit, never sent again blindly.
+"""The blocking connection to the store: one batch at a time, within a time limit, never sent again blindly.
 
-A connection is made by redis-py, which knows URLs, TLS and passwords; what goes over it is ours. Both links
-verify the server's run id when they connect, and load the scripts.
+It is made by redis-py, which knows URLs, TLS and passwords; what goes over it is ours. It verifies the server's
+run id when it connects, and loads the scripts. A worker's event loop has another (wire.py).
 """
 
-import asyncio
-import contextlib
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import redis
-import redis.asyncio
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.retry import Retry
@@ -44,7 +41,8 @@ class Exchange(Protocol):
         """One round trip; a reply may be a StoreRefused."""
 
 
-def _run_id(info: bytes) -> bytes:
+def read_run_id(info: bytes) -> bytes:
+    """The server's run id out of INFO. Raises StoreLost when it does not tell."""
     for line in info.splitlines():
         if line.startswith(b"run_id:"):
             return line.removeprefix(b"run_id:")
@@ -59,77 +57,6 @@ def _options(timeout_s: float | None) -> dict[str, Any]:
         "health_check_interval": 0,
         "protocol": 2,
     }
-
-
-class Link:
-    """One connection of a worker's event loop. One task at a time uses it."""
-
-    def __init__(self, url: str, scripts: Scripts, *, limit_s: float = STORE_S) -> None:
-        pool = redis.asyncio.ConnectionPool.from_url(url, **_options(None))
-        self._connection: Any = pool.make_connection()  # type: ignore[no-untyped-call]
-        self._scripts = scripts
-        self._limit_s = limit_s
-        self._run: bytes | None = None
-
-    async def exchange(self, commands: Sequence[Command], *, limit_s: float | None = None) -> list[Reply]:
-        """Send `commands` at once and read their replies; connects first if need be. Raises StoreLost, after
-        which the connection is closed: no reply can be taken for another's."""
-        was_sent = False
-        try:
-            async with asyncio.timeout(self._limit_s if limit_s is None else limit_s):
-                if self._run is None:
-                    self._run = await self._connect()
-                payload = b"".join([command.packed(self._run) for command in commands])
-                was_sent = True
-                await self._connection.send_packed_command(payload)
-                replies = [await self._read() for _ in commands]
-                return await self._load_missing(commands, replies)
-        except (RedisError, OSError, TimeoutError) as error:
-            await self.close()
-            raise StoreLost(str(error) or type(error).__name__, was_sent=was_sent) from error
-        except BaseException:
-            await self.close()
-            raise
-
-    async def close(self) -> None:
-        """Close the connection; the next exchange makes a new one."""
-        self._run = None
-        with contextlib.suppress(RedisError, OSError, TimeoutError):
-            await self._connection.disconnect(nowait=True)
-
-    async def _connect(self) -> bytes:
-        await self._connection.connect()
-        await self._connection.send_packed_command(pack("INFO", "server"))
-        run = _run_id(await self._read_or_raise())
-        await self._load_scripts()
-        return run
-
-    async def _load_scripts(self) -> None:
-        texts = [pack("SCRIPT", "LOAD", script.text) for script in self._scripts]
-        await self._connection.send_packed_command(b"".join(texts))
-        for _ in texts:
-            await self._read_or_raise()
-
-    async def _load_missing(self, commands: Sequence[Command], replies: list[Reply]) -> list[Reply]:
-        """Send again, once, what the server had no script for: that alone was surely not carried out."""
-        missing = [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-        if missing:
-            assert self._run is not None  # noqa: S101 - we are connected
-            await self._load_scripts()
-            payload = b"".join([commands[place].packed(self._run) for place in missing])
-            await self._connection.send_packed_command(payload)
-            for place in missing:
-                replies[place] = await self._read()
-        return [StoreRefused(str(reply)) if isinstance(reply, ResponseError) else reply for reply in replies]
-
-    async def _read(self) -> Reply:
-        try:
-            return await self._connection.read_response(disable_decoding=True)
-        except ResponseError as error:
-            return error
-
-    async def _read_or_raise(self) -> Any:
-        return await self._connection.read_response(disable_decoding=True)
 
 
 class DirectLink:
@@ -174,7 +101,7 @@ class DirectLink:
     def _connect(self) -> bytes:
         (info,) = self.send(pack("INFO", "server"), 1)
         self._load_scripts()
-        return _run_id(info)
+        return read_run_id(info)
 
     def _load_scripts(self) -> None:
         texts = [pack("SCRIPT", "LOAD", script.text) for script in self._scripts]

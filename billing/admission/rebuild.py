@@ -58,7 +58,7 @@ class Rebuilder:
             marker = self.read_marker(department_id)
             wanted = self._ledger.book_of(department_id).epoch
             if not marker.is_whole or marker.n != wanted or marker.n == lost_in:
-                self._rebuild(department_id, marker)
+                self._rebuild(department_id, marker, wanted)
             return True
 
     def open_if_declared(self, department_id: int) -> bool:
@@ -87,9 +87,11 @@ class Rebuilder:
         are_complete = since_ms > 0 and time_ms - since_ms >= HEARD_MS
         return Leases(time_ms, frozenset(worker.decode() for worker in workers), are_complete)
 
-    def _rebuild(self, department_id: int, marker: Marker) -> None:
+    def _rebuild(self, department_id: int, marker: Marker, wanted: int) -> None:
         key, nonce = marker_key(department_id), secrets.token_hex(8)
-        n = self._ledger.raise_epoch(department_id, marker.n)
+        # An epoch that changed rules have asked for is new to this run of the store as long as its marker is older.
+        is_new = 0 < marker.n < wanted and marker.is_of_this_run
+        n = wanted if is_new else self._ledger.raise_epoch(department_id, marker.n)
         code, at_ms = self._ask(self._commands.call("begin", key, n, nonce))
         if code != _DONE:
             raise RebuildFailed("a later epoch was begun")

@@ -32,6 +32,14 @@ class Refused:
     reset_ms: int = 0
     wait_ms: int = 0
     reason: str = ""
+    may_be_held: bool = (
+        False  # the store may have carried out what it did not answer to: tell it the call's end
+    )
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the counters could not be asked at all."""
+        return self.kind is RefusalKind.AWAY
 
     @property
     def may_retry(self) -> bool:

@@ -144,6 +144,11 @@ class Plan:
     start: int
     end: int
 
+    @property
+    def is_hard(self) -> bool:
+        """Whether a hard budget is among the rules."""
+        return any(isinstance(rule, Budget) and rule.is_hard for rule in self.rules)
+
 
 @dataclass(slots=True)
 class RuleBook:
@@ -158,8 +163,8 @@ class RuleBook:
     zone: ZoneInfo
     rules: tuple[Rule, ...]
     team_ids: frozenset[int] = frozenset()
-    _plans: dict[Dimensions, Plan] = field(default_factory=dict, repr=False)
-    _by_owner: Mapping[tuple[Scope, int], tuple[Rule, ...]] = field(init=False, repr=False)
+    _plans: dict[Dimensions, Plan] = field(default_factory=dict, repr=False, compare=False)
+    _by_owner: Mapping[tuple[Scope, int], tuple[Rule, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Sort the rules by owner."""
@@ -168,6 +173,12 @@ class RuleBook:
             place = rule.owner.scope, rule.owner.id
             by_owner[place] = (*by_owner.get(place, ()), rule)
         self._by_owner = by_owner
+
+    def says_as(self, other: "RuleBook") -> bool:
+        """Whether both say the same, also to the refused, who are told the owners' names."""
+        return self == other and all(
+            mine.owner.name == theirs.owner.name for mine, theirs in zip(self.rules, other.rules, strict=True)
+        )
 
     def applying(self, call: Dimensions) -> tuple[Rule, ...]:
         """The rules that count a call, widest owner first."""

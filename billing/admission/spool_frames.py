@@ -10,7 +10,7 @@ import msgspec
 
 from billing.admission.holds import Amounts, EndFrame, FramesGone
 from billing.admission.rules import Dimensions
-from billing.ledger import OPEN_MARK
+from billing.ledger import OPEN_MARK, LedgerEntry
 from billing.spool import HEADER, Frame, read_frames, segments_of
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -20,24 +20,36 @@ _MARK_EVERY = 1000
 _BUFFER_BYTES = 1024**2
 
 
-class _End(msgspec.Struct, frozen=True):
-    """What counts of a ledger entry."""
+class _Owner(msgspec.Struct, frozen=True):
+    """Whose entry it is, and whether it stands for many refusals."""
 
-    request_id: str
-    admitted_at: datetime
     department_id: int | None
     team_id: int | None
-    application_id: int | None
-    api_key_id: int | None
-    end_user: str
-    model: str
-    input_tokens: int
-    output_tokens: int
-    cost_nanousd: int
     requests: int = 1
 
 
-_decoder = msgspec.json.Decoder(_End)
+_owner_decoder = msgspec.json.Decoder(_Owner)
+_entry_decoder = msgspec.json.Decoder(LedgerEntry)
+
+
+def to_end_frame(entry: LedgerEntry, record: bytes) -> EndFrame:
+    """The end of a call of a known caller; `record` is the entry as it is written, or empty."""
+    assert entry.department_id is not None and entry.team_id is not None  # noqa: S101, PT018 - a caller has both
+    return EndFrame(
+        seq=entry.seq,
+        rid=str(entry.request_id),
+        admitted_ms=(entry.admitted_at - _EPOCH) // _MILLISECOND,
+        call=Dimensions(
+            entry.department_id,
+            entry.team_id,
+            entry.application_id,
+            entry.api_key_id,
+            entry.end_user,
+            entry.model,
+        ),
+        true=Amounts(entry.cost_nanousd, entry.input_tokens + entry.output_tokens),
+        record=record,
+    )
 
 
 class SpoolFrames:
@@ -54,7 +66,7 @@ class SpoolFrames:
         spool: UUID,
         *,
         last_ends: Mapping[int, int] | None = None,
-        keeps_copies: bool = False,
+        keeps_copies: bool = True,
     ) -> None:
         self._directory = directory
         self._spool = spool
@@ -70,22 +82,12 @@ class SpoolFrames:
         if self._last_ends is not None and self._last_ends.get(department_id, 0) <= seq:
             return
         for frame in self._frames_after(seq):
-            if not frame.body.startswith(OPEN_MARK):
-                end = _decoder.decode(frame.body)
-                if end.department_id == department_id and end.team_id is not None and end.requests == 1:
-                    yield self._make(frame, end, department_id, end.team_id)
-
-    def _make(self, frame: Frame, end: _End, department_id: int, team_id: int) -> EndFrame:
-        return EndFrame(
-            seq=frame.seq,
-            rid=end.request_id,
-            admitted_ms=(end.admitted_at - _EPOCH) // _MILLISECOND,
-            call=Dimensions(
-                department_id, team_id, end.application_id, end.api_key_id, end.end_user, end.model
-            ),
-            true=Amounts(end.cost_nanousd, end.input_tokens + end.output_tokens),
-            record=frame.body if self._keeps_copies else b"",
-        )
+            if frame.body.startswith(OPEN_MARK):
+                continue
+            owner = _owner_decoder.decode(frame.body)
+            if owner.department_id == department_id and owner.team_id is not None and owner.requests == 1:
+                record = frame.body if self._keeps_copies else b""
+                yield to_end_frame(_entry_decoder.decode(frame.body), record)
 
     def _frames_after(self, seq: int) -> Iterator[Frame]:
         """All frames above `seq`. Numbers rise by one, so what is missing is seen."""

@@ -5,7 +5,7 @@ local time = now_ms()
 local marker = redis.call('HMGET', KEYS[1], 'n', 'run', 'st', 'at')
 if marker[2] ~= ARGV[1] or marker[3] ~= 'ready' then return {OTHER_EPOCH, time} end
 local prefix = base .. marker[1] .. ':'
-local names = redis.call('ZRANGEBYSCORE', prefix .. 'w', '(' .. digits(time / 1000), '+inf', 'WITHSCORES')
+local names = redis.call('ZRANGEBYSCORE', prefix .. 'w', '(' .. digits(math.floor(time / 1000)), '+inf', 'WITHSCORES')
 local found = {}
 for i = 1, #names, 2 do
   local got = redis.call('HMGET', prefix .. names[i], 'b', 'u', 'r')

@@ -46,7 +46,7 @@ class Command(ServiceCommand):
             signal.signal(name, lambda *_: stop.set())
         scripts = load_scripts()
         link = DirectLink(settings.REDIS_URL, scripts)
-        keeper = Keeper(link, Commands(scripts), has_copies=settings.GATEWAY_STORE_COPIES)
+        keeper = Keeper(link, Commands(scripts))
         thread = threading.Thread(target=keeper.run, args=(stop,), name="keeper", daemon=True)
         thread.start()
         shipper = Shipper(directory, keeper, max_bytes=settings.GATEWAY_SPOOL_MAX_BYTES)

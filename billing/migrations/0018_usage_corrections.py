@@ -9,7 +9,7 @@ ENDED = "abandoned_call_ended"
 
 
 class Migration(migrations.Migration):
-    dependencies = [("billing", "0015_department_epochs")]
+    dependencies = [("billing", "0017_epochs_only_rise")]
 
     operations = [
         migrations.CreateModel(

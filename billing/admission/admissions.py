@@ -1,0 +1,432 @@
+"""The admissions of one worker: asks the store for every call that a rule applies to, and books every end.
+
+This is the event loop's side of `Account`: it owns the connection, the accounts of all departments that have
+rules, and the tasks that keep them current. What is asked in one turn of the loop goes out in one write, the ends
+of calls before the beginnings of others.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from billing.admission.account import Account, Admitted, Again, Standing, Steps
+from billing.admission.commands import Command, Commands
+from billing.admission.holds import Ask, EndFrame, Frames
+from billing.admission.links import DirectLink, Reply, StoreLost, StoreRefused
+from billing.admission.rebuild import BEAT_MS, LEASE_MS, Rebuilder, RebuildFailed
+from billing.admission.refusals import AWAY_REBUILDING, AWAY_STORE, Refused
+from billing.admission.rules import Plan, RuleBook
+from billing.admission.wire import Wire
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+RunInThread = Callable[[Callable[[], Result]], Awaitable[Result]]
+
+_TRIES = 3  # a window that ends and an epoch that ends, in one admission
+_OPEN_S = 2.0  # how long a call waits for counters that are being made anew
+_RECONNECT_S = (0.02, 0.5)  # the first pause, and the longest
+_RENEW_S = 0.05
+_HOUSEKEEPING_S = 0.1
+_AFTER_DEADLINE_MS = 60_000  # a hold outlives the longest call by so much
+
+
+class Clock:
+    """The store's time as this worker knows it, which alone decides on windows."""
+
+    def __init__(self) -> None:
+        self._offset_ms = time.time() * 1000 - time.monotonic() * 1000
+
+    def now_ms(self) -> int:
+        """Milliseconds since 1970."""
+        return int(time.monotonic() * 1000 + self._offset_ms)
+
+    def learn(self, store_ms: int) -> None:
+        """The store said this time just now."""
+        self._offset_ms = store_ms - time.monotonic() * 1000
+
+
+class _Desk:
+    """One department: its account, and what waits for it."""
+
+    def __init__(self, account: Account) -> None:
+        self.account = account
+        self.under_way = 0  # commands whose replies are not here
+        self.opened = asyncio.Event()
+        self.renewal: asyncio.Task[None] | None = None
+
+
+class _Question:
+    """One admission on its way. It is answered for even if nobody waits any more."""
+
+    def __init__(
+        self, owner: "Admissions", desk: _Desk, ask: Ask, plan: Plan, now_ms: int, deadline_ms: int
+    ) -> None:
+        self._owner = owner
+        self._desk = desk
+        self._ask = ask
+        self._plan = plan
+        self._now_ms = now_ms
+        self._deadline_ms = deadline_ms
+        self.outcome: asyncio.Future[Admitted | Refused | Again] = asyncio.get_running_loop().create_future()
+        self.command: Command = desk.account.admit(ask, plan, now_ms, deadline_ms)
+
+    def take(self, reply: Reply | StoreLost) -> None:
+        account = self._desk.account
+        self._desk.under_way -= 1
+        if isinstance(reply, StoreLost):
+            if reply.was_sent:
+                account.admission_lost(self._ask, self._now_ms)
+            outcome: Admitted | Refused | Again = replace(AWAY_STORE, may_be_held=reply.was_sent)
+        else:
+            outcome = account.admitted(self._ask, self._plan, reply, self._deadline_ms)
+            if not isinstance(reply, StoreRefused):
+                self._owner.clock.learn(reply[1])
+        if not self.outcome.done():
+            self.outcome.set_result(outcome)
+        else:  # the caller has left: the end of the call is recorded, or will be in this moment
+            account.holds.pop(self._ask.rid, None)
+        if account.standing is not Standing.OPEN:
+            self._owner.renew(self._desk)
+
+
+class Admissions:
+    """See the module. One per worker, used from its event loop only."""
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        commands: Commands,
+        spool: str,
+        frames: Frames,
+        longest_call_ms: int,
+        run_in_thread: RunInThread[Any],
+        make_rebuilder: Callable[[DirectLink], Rebuilder],
+    ) -> None:
+        self._url = url
+        self._commands = commands
+        self._spool = spool
+        self._frames = frames
+        self._longest_call_ms = longest_call_ms
+        self._run_in_thread = run_in_thread
+        self._make_rebuilder = make_rebuilder
+        self._wire = Wire(url, commands.scripts, self._on_wire_lost)
+        self._wire_opened = asyncio.Event()
+        self._wire_lost = asyncio.Event()
+        self._desks: dict[int, _Desk] = {}
+        self._questions: list[tuple[_Desk, _Question]] = []
+        self._ended: set[_Desk] = set()
+        self._is_flush_due = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self.clock = Clock()
+        self.uncounted = 0  # admitted while the store was away
+
+    # --- life ------------------------------------------------------------------------------------
+
+    async def start(self, books: Mapping[int, RuleBook]) -> None:
+        """Begin to connect, with these rules. A store that is away delays nothing but calls with hard budgets."""
+        self.take_books(books)
+        self._tasks = [
+            asyncio.create_task(chore()) for chore in (self._keep_connected, self._beat, self._keep_house)
+        ]
+
+    async def close(self) -> None:
+        """Book what is pending, if the store is there, and disconnect."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                while self._wire.is_open and any(desk.account.pending for desk in self._desks.values()):
+                    self._ended.update(self._desks.values())
+                    self._flush()
+                    await asyncio.sleep(0.01)
+        renewals = [desk.renewal for desk in self._desks.values() if desk.renewal is not None]
+        for task in (*self._tasks, *renewals):
+            task.cancel()
+        await asyncio.gather(*self._tasks, *renewals, return_exceptions=True)
+        with contextlib.suppress(StoreLost):
+            await self._wire.exchange([self._commands.beat(self._spool, 0)])  # nobody is to wait for us
+        self._wire.close()
+
+    def take_books(self, books: Mapping[int, RuleBook]) -> None:
+        """The rules as they stand from now on. A book of a later epoch is spoken for once it is open."""
+        for department_id in self._desks.keys() - books.keys():
+            gone = self._desks.pop(department_id)
+            if gone.renewal is not None:
+                gone.renewal.cancel()
+        for department_id, book in books.items():
+            desk = self._desks.get(department_id)
+            if desk is None:
+                account = Account(book, self._commands, self._spool, self._frames)
+                desk = self._desks[department_id] = _Desk(account)
+                self.renew(desk)
+            elif desk.account.book is not book:
+                is_other_epoch = desk.account.book.epoch != book.epoch
+                desk.account.book = book
+                if is_other_epoch:
+                    desk.account.standing = Standing.LOST
+                    self.renew(desk)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the store can be asked now."""
+        return self._wire.is_open
+
+    @property
+    def pending(self) -> int:
+        """Ends of calls that are not booked yet."""
+        return sum(len(desk.account.pending) for desk in self._desks.values())
+
+    @property
+    def closed_departments(self) -> list[int]:
+        """Departments whose counters cannot be used now."""
+        return [number for number, desk in self._desks.items() if desk.account.standing is not Standing.OPEN]
+
+    # --- one call --------------------------------------------------------------------------------
+
+    async def admit(self, ask: Ask, *, may_go_uncounted: bool) -> Admitted | Refused:
+        """Hold `ask` in every counter that applies, or say why not; a refusal holds nothing, unless it says that
+        it may. While the counters cannot be asked, a call under a hard budget is refused unless `may_go_uncounted`;
+        any other is let in. Such calls are counted afterwards.
+
+        Whatever comes of it, also when the waiting task is cancelled: if there is an end of the call, it must be
+        told to `end`.
+        """
+        desk = self._desks.get(ask.call.department_id)
+        if desk is None or not (plan := desk.account.plan(ask, self.clock.now_ms())).rules:
+            return Admitted(ask.rid, self.clock.now_ms())
+        outcome: Admitted | Refused | Again = Again.EPOCH
+        for _ in range(_TRIES):
+            if desk.account.standing is not Standing.OPEN and not await self._is_opened(desk):
+                outcome = AWAY_REBUILDING if self._wire.is_open else AWAY_STORE
+            else:
+                outcome = await self._question(desk, ask)
+            if not isinstance(outcome, Again):
+                break
+        if isinstance(outcome, Again):
+            outcome = AWAY_REBUILDING
+        if isinstance(outcome, Refused) and outcome.is_away and (may_go_uncounted or not plan.is_hard):
+            self.uncounted += 1
+            return desk.account.admit_uncounted(ask, self.clock.now_ms(), self._deadline_ms())
+        return outcome
+
+    def end(self, frame: EndFrame) -> None:
+        """A call has ended and `frame` is in the spool; it is booked in the next turn of the loop."""
+        desk = self._desks.get(frame.call.department_id)
+        if desk is None or not desk.account.applies(frame):
+            return
+        desk.account.end(frame)
+        self._ended.add(desk)
+        self._schedule()
+
+    def has_rules(self, department_id: int) -> bool:
+        """Whether any rule of the department counts something."""
+        return department_id in self._desks
+
+    def _deadline_ms(self) -> int:
+        return self.clock.now_ms() + self._longest_call_ms + _AFTER_DEADLINE_MS
+
+    async def _question(self, desk: _Desk, ask: Ask) -> Admitted | Refused | Again:
+        now_ms = self.clock.now_ms()
+        plan = desk.account.plan(ask, now_ms)
+        if not self._wire.is_open and not await self._is_connected_soon():
+            return AWAY_STORE
+        question = _Question(self, desk, ask, plan, now_ms, self._deadline_ms())
+        self._questions.append((desk, question))
+        self._schedule()
+        return await question.outcome
+
+    async def _is_connected_soon(self) -> bool:
+        """A connection that just broke may be back in a moment."""
+        return await _within(self._wire_opened, 0.25)
+
+    async def _is_opened(self, desk: _Desk) -> bool:
+        if not self._wire.is_open and not await self._is_connected_soon():
+            return False
+        return await _within(desk.opened, _OPEN_S)
+
+    # --- one turn of the loop --------------------------------------------------------------------
+
+    def _schedule(self) -> None:
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Send what has gathered. Ends go first: what they give back is there for those who come."""
+        self._is_flush_due = False
+        questions, self._questions = self._questions, []
+        ended, self._ended = self._ended, set()
+        batch: list[tuple[Command, Callable[[Any], None]]] = []
+        for desk in ended:
+            if desk.renewal is None:
+                frames, commands = desk.account.next_settles()
+                desk.under_way += len(frames)
+                batch += [
+                    (command, _Settled(self, desk, frame).take)
+                    for frame, command in zip(frames, commands, strict=True)
+                ]
+        for desk, question in questions:
+            desk.under_way += 1
+            batch.append((question.command, question.take))
+        if not batch:
+            return
+        try:
+            self._wire.send(batch)
+        except StoreLost as lost:
+            for _, take in batch:
+                take(lost)
+
+    def settled(self, desk: _Desk, frame: EndFrame, reply: Reply | StoreLost) -> None:
+        """What became of one settlement."""
+        desk.under_way -= 1
+        account = desk.account
+        account.take_settle(frame, reply)
+        if account.standing not in (Standing.OPEN, Standing.DECLARED):
+            self.renew(desk)
+        elif account.pending and not account.is_halted and not isinstance(reply, StoreLost):
+            self._ended.add(desk)
+            self._schedule()
+
+    # --- what goes on meanwhile ------------------------------------------------------------------
+
+    def renew(self, desk: _Desk) -> None:
+        """Bring the department's account back to where it may admit, unless that is under way."""
+        desk.opened.clear()
+        if desk.renewal is None:
+            desk.renewal = asyncio.create_task(self._renew(desk))
+
+    async def _renew(self, desk: _Desk) -> None:
+        try:
+            await self._renew_until_open(desk)
+        finally:
+            desk.renewal = None
+        if desk.account.standing is Standing.OPEN:
+            desk.opened.set()
+            self._ended.add(desk)
+            self._schedule()
+
+    async def _renew_until_open(self, desk: _Desk) -> None:
+        account = desk.account
+        while True:
+            await self._wire_opened.wait()
+            while desk.under_way:  # noqa: ASYNC110 - every command is answered or given up within its time limit
+                await asyncio.sleep(0.002)
+            try:
+                standing = await self._drive(account.renew(self.clock.now_ms()))
+                if standing is Standing.OPEN:
+                    return
+                if standing is Standing.LOST:
+                    await self._run_in_thread(lambda: self._rebuild(account))
+                elif standing is Standing.DECLARED:
+                    await self._run_in_thread(lambda: self._open(account))
+            except (StoreLost, RebuildFailed) as error:
+                logger.warning(
+                    "The counters of department %d are not open yet: %s", account.department_id, error
+                )
+            except Exception as error:  # noqa: BLE001 - the edge of a task, which must not end before it is done
+                logger.error(
+                    "The counters of department %d cannot be made anew: %r", account.department_id, error
+                )
+                await asyncio.sleep(_RENEW_S * 4)
+            await asyncio.sleep(_RENEW_S)
+
+    async def _drive(self, steps: Steps) -> Standing:
+        """Send what the account asks for until it is done. Raises StoreLost."""
+        try:
+            commands = next(steps)
+            while True:
+                replies = await self._wire.exchange(commands)
+                commands = steps.send(replies)
+        except StopIteration as done:
+            standing: Standing = done.value
+            return standing
+        finally:
+            steps.close()
+
+    def _rebuild(self, account: Account) -> None:
+        """Runs in a thread."""
+        with contextlib.closing(DirectLink(self._url, self._commands.scripts)) as link:
+            rebuilder = self._make_rebuilder(link)
+            rebuilder.rebuild(account.department_id, lost_in=account.lost_in)
+            rebuilder.open_if_declared(account.department_id)
+
+    def _open(self, account: Account) -> None:
+        """Runs in a thread."""
+        with contextlib.closing(DirectLink(self._url, self._commands.scripts)) as link:
+            self._make_rebuilder(link).open_if_declared(account.department_id)
+
+    def _on_wire_lost(self) -> None:
+        self._wire_opened.clear()
+        self._wire_lost.set()
+
+    async def _keep_connected(self) -> None:
+        pause, longest = _RECONNECT_S
+        was_away = False
+        while True:
+            try:
+                await self._wire.connect()
+            except StoreLost as error:
+                if not was_away:
+                    logger.error("The store of the counters is away: %s", error)
+                was_away = True
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, longest)
+                continue
+            if was_away:
+                logger.warning("The store of the counters is back.")
+            pause, was_away = _RECONNECT_S[0], False
+            await self._wire_is_back()
+            await self._wire_lost.wait()
+
+    async def _wire_is_back(self) -> None:
+        self._wire_lost.clear()
+        with contextlib.suppress(StoreLost):
+            await self._wire.exchange([self._commands.beat(self._spool, LEASE_MS)])
+        if not self._wire.is_open:
+            return
+        self._wire_opened.set()
+        self._ended.update(self._desks.values())
+        self._schedule()
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT_MS / 1000)
+            with contextlib.suppress(StoreLost):
+                (reply,) = await self._wire.exchange([self._commands.beat(self._spool, LEASE_MS)])
+                if not isinstance(reply, StoreRefused):
+                    self.clock.learn(reply[1])
+
+    async def _keep_house(self) -> None:
+        """Settlements that had to wait are tried again."""
+        while True:
+            await asyncio.sleep(_HOUSEKEEPING_S)
+            waiting = [desk for desk in self._desks.values() if desk.account.pending]
+            if waiting and self._wire.is_open:
+                self._ended.update(waiting)
+                self._schedule()
+
+
+class _Settled:
+    """Takes the reply to one settlement."""
+
+    __slots__ = ("_desk", "_frame", "_owner")
+
+    def __init__(self, owner: Admissions, desk: _Desk, frame: EndFrame) -> None:
+        self._owner = owner
+        self._desk = desk
+        self._frame = frame
+
+    def take(self, reply: Reply | StoreLost) -> None:
+        self._owner.settled(self._desk, self._frame, reply)
+
+
+async def _within(event: asyncio.Event, limit_s: float) -> bool:
+    """Whether `event` is set within the time."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(limit_s):
+            await event.wait()
+    return event.is_set()

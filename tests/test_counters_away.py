@@ -1,0 +1,166 @@
+"""The store of the counters is paused, stopped or emptied under a running gateway."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import redis
+
+from billing.admission.commands import Commands
+from billing.admission.ledger_view import LedgerView
+from billing.admission.links import DirectLink
+from billing.admission.scripts import load_scripts
+from billing.admission.verify import NotComparable, verify_department
+from billing.models import UsageRecord
+from billing.rule_models import Budget
+from gateway_site.embedded import EmbeddedValkey
+from teams.models import CountersAway, Team
+from tests.factories import Caller, make_caller, wait_for_record
+from tests.processes import Processes, Product, Simulator, wait_for
+from tests.routes import CHAT
+
+
+@pytest.fixture(scope="module")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]:
+    """A store of its own, that may be hurt."""
+    valkey = EmbeddedValkey(tmp_path_factory.mktemp("valkey"))
+    valkey.start()
+    yield valkey
+    valkey.stop()
+
+
+@pytest.fixture(scope="module")
+def product(
+    processes: Processes, valkey: EmbeddedValkey, tmp_path_factory: pytest.TempPathFactory
+) -> Product:
+    """A gateway on that store."""
+    spool = tmp_path_factory.mktemp("spool")
+    return processes.start_product(REDIS_URL=valkey.url(), GATEWAY_SPOOL_DIR=str(spool))
+
+
+def make_spender(simulator: Simulator, product: Product, **fields: Any) -> Caller:
+    caller = make_caller(simulator.base_url)
+    Team.objects.filter(pk=caller.team.pk).update(**fields)
+    Budget.objects.create(team=caller.team, unit="money", period="year", amount=10**9)
+    product.wait_for_configuration()
+    assert CHAT.ask(product, caller).status_code == 200
+    return caller
+
+
+def wait_until_counted(valkey: EmbeddedValkey, caller: Caller) -> None:
+    """Until the counters are the ledger."""
+    link = DirectLink(valkey.url(), load_scripts())
+
+    def is_equal() -> bool:
+        try:
+            department = caller.team.department_id
+            return not verify_department(link, Commands(load_scripts()), LedgerView(), department)
+        except NotComparable:
+            return False
+
+    wait_for(is_equal, "counters that are the ledger")
+    link.close()
+
+
+class Paused:
+    """The store does not answer, for as long as the block lasts."""
+
+    def __init__(self, valkey: EmbeddedValkey) -> None:
+        assert valkey._process is not None
+        self._pid = valkey._process.pid
+
+    def __enter__(self) -> None:
+        os.kill(self._pid, signal.SIGSTOP)
+
+    def __exit__(self, *_: object) -> None:
+        os.kill(self._pid, signal.SIGCONT)
+
+
+def test_a_paused_store_refuses_within_its_time_limit_and_holds_nothing(
+    product: Product, simulator: Simulator, valkey: EmbeddedValkey
+) -> None:
+    caller = make_spender(simulator, product)
+    answers: list[httpx.Response] = []
+    with Paused(valkey):
+        for _ in range(5):
+            started = time.monotonic()
+            answers.append(CHAT.ask(product, caller))
+            assert time.monotonic() - started < 1.0
+    assert {answer.status_code for answer in answers} == {503}
+    assert {answer.headers["x-gateway-reason"] for answer in answers} == {"counters_unavailable"}
+    wait_for(lambda: CHAT.ask(product, caller).status_code == 200, "a call that is admitted again", 5)
+    wait_until_counted(valkey, caller)
+    store = redis.Redis.from_url(valkey.url())
+    department = caller.team.department_id
+    epoch = int(store.hget(f"{{d{department}}}:e", "n"))  # type: ignore[arg-type]
+    wait_for(lambda: store.hlen(f"{{d{department}}}:{epoch}:r") == 0, "no hold that is left")
+    store.close()
+
+
+def test_a_team_may_choose_to_be_counted_afterwards(
+    product: Product, simulator: Simulator, valkey: EmbeddedValkey
+) -> None:
+    caller = make_spender(simulator, product, counters_away=CountersAway.ALLOW)
+    with Paused(valkey):
+        answers = [CHAT.ask(product, caller) for _ in range(3)]
+    assert {answer.status_code for answer in answers} == {200}
+    for answer in answers:
+        assert wait_for_record(answer.headers["x-request-id"]).status == "completed"
+    wait_until_counted(valkey, caller)
+
+
+def test_a_soft_budget_stops_nobody_while_the_store_is_away(
+    product: Product, simulator: Simulator, valkey: EmbeddedValkey
+) -> None:
+    caller = make_spender(simulator, product)
+    Budget.objects.filter(team=caller.team).update(is_hard=False)
+    product.wait_for_configuration()
+    with Paused(valkey):
+        assert CHAT.ask(product, caller).status_code == 200
+    wait_until_counted(valkey, caller)
+
+
+@pytest.mark.parametrize("hurt", ["flush", "restart", "lost counter"])
+def test_counters_that_are_lost_are_made_anew_from_the_ledger(
+    product: Product, simulator: Simulator, valkey: EmbeddedValkey, hurt: str
+) -> None:
+    caller = make_spender(simulator, product)
+    with redis.Redis.from_url(valkey.url()) as store:
+        held = threading.Thread(target=lambda: CHAT.ask(product, caller, simulator={"first_byte_s": 1.0}))
+        held.start()
+        wait_for(lambda: simulator.open_calls() > 0, "a call under way")
+        if hurt == "flush":
+            store.flushall()
+        elif hurt == "restart":
+            valkey.stop()
+            valkey.start()
+        else:
+            for key in store.scan_iter(f"{{d{caller.team.department_id}}}:*:c:*"):
+                store.delete(key)
+        started = time.monotonic()
+        wait_for(lambda: CHAT.ask(product, caller).status_code == 200, "a call that is admitted again", 8)
+        assert time.monotonic() - started < 5
+        held.join()
+    wait_until_counted(valkey, caller)
+    spent = UsageRecord.objects.filter(team_id=caller.team.pk, attempts=1).count()
+    assert spent >= 3
+
+
+def test_a_worker_starts_without_the_store(
+    processes: Processes, simulator: Simulator, tmp_path: Path
+) -> None:
+    """Calls to which no rule applies need no counters."""
+    lonely = processes.start_product(
+        with_shipper=False, REDIS_URL="redis://127.0.0.1:1/0", GATEWAY_SPOOL_DIR=str(tmp_path)
+    )
+    free = make_caller(simulator.base_url, lonely)
+    assert CHAT.ask(lonely, free).status_code == 200
+    Budget.objects.create(team=free.team, unit="money", period="year", amount=10**9)
+    lonely.wait_for_configuration()
+    assert CHAT.ask(lonely, free).status_code == 503
