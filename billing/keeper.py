@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
-from django.db import InterfaceError, InternalError, OperationalError, connection
+from django.db import DataError, IntegrityError, InterfaceError, InternalError, OperationalError, connection
 
 from billing.admission.abandoned import AbandonedRecords
 from billing.admission.adoption import Adoption
@@ -70,6 +70,7 @@ class Keeper:
         self._wake = threading.Event()
         self._workers: frozenset[str] = frozenset()
         self._looked_at = self._watches_until = float("-inf")
+        self._last_error = ""
         self._store, self._database = _Outage("The counter store"), _Outage("The ledger database")
 
     # --- called by the shipper -------------------------------------------------------------------
@@ -122,8 +123,14 @@ class Keeper:
             self._database.begins(error)
         except (StoreLost, RebuildFailed) as error:
             self._store.begins(error)
-        except Exception:  # the edge of this thread, which must go on
-            logger.exception("The keeper failed.")
+        except Exception as error:  # noqa: BLE001 - the edge of this thread, which must go on
+            self._say(repr(error))
+
+    def _say(self, error: str) -> None:
+        """Log what is being handled, once, however many turns it lasts."""
+        if error != self._last_error:
+            logger.exception("What silent workers left cannot be ended.")
+        self._last_error = error
 
     def _forget_shipped(self) -> None:
         while self._shipped:
@@ -156,7 +163,16 @@ class Keeper:
         if brought := self._copies.tidy(everywhere, leases):
             logger.warning("%d records of silent workers came to the ledger from their copies.", brought)
         for department_id in list_ruled_departments():
-            if swept := self._janitor.sweep(department_id):
+            try:
+                swept = self._janitor.sweep(department_id)
+            except (
+                ValueError,
+                DataError,
+                IntegrityError,
+            ) as error:  # a hold of another release; others go on
+                self._say(f"{department_id}: {error}")
+                continue
+            if swept:
                 logger.warning(
                     "%d calls of silent workers were ended.", swept, extra={"department": department_id}
                 )

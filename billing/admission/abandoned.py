@@ -1,5 +1,6 @@
 """Records in the ledger that nobody else writes: of calls whose worker is silent, and of copies that it left."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from uuid import UUID
@@ -15,6 +16,8 @@ from billing.ledger_rows import append_entries, read_head
 from billing.models import QuarantinedFrame, Spool, Status
 from billing.rule_models import SweptCall
 from teams.models import ApiKey, Application, Department, Team
+
+logger = logging.getLogger(__name__)
 
 REASON = "worker_silent"
 NO_FRAME = 0  # the number of a row that no frame of a spool told
@@ -140,6 +143,7 @@ def _remember(request_id: UUID, department_id: int | None, spool: UUID, seq: int
 
 
 def _keep(spool: UUID, seq: int, body: bytes, error: str) -> None:
+    logger.error("A copy of a usage record was quarantined: %s", error.splitlines()[0])
     QuarantinedFrame.objects.get_or_create(
         spool=spool, seq=seq, defaults={"body": body, "error": error[:500]}
     )

@@ -253,6 +253,28 @@ def test_living_workers_and_young_counters_are_left_alone(
     assert office.counter() == (100, 0), "it lapsed"
 
 
+def test_a_hold_that_cannot_be_read_stops_no_other_department(
+    office: Office, worker: Worker, old_epochs: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker.admit(100)
+    later = Office()
+    other = Worker(later, tmp_path)
+    other.open()
+    other.admit(50)
+    office.ask("HSET", f"{{d{office.department_id}}}:{office.epoch()}:r", "strange", "9 of another release")
+    keeper = office.keeper()
+    for _ in range(3):
+        keeper.turn()
+        keeper._looked_at = float("-inf")
+    assert later.counter() == (50, 0)
+    assert office.counter() == (0, 100)
+    said = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert len(said) == 1
+    office.ask("HDEL", f"{{d{office.department_id}}}:{office.epoch()}:r", "strange")
+    keeper.turn()
+    assert office.counter() == (100, 0)
+
+
 # --- copies --------------------------------------------------------------------------------------
 
 
