@@ -86,10 +86,14 @@ def table(measures: Sequence[Measure], result: Mapping[str, Any]) -> str:
     lines = [
         f"{'':<31}{'yardstick':>11}{'gateway':>11}{'ratio':>8}{'added p50':>12}{'added p99':>12}{'errors':>8}"
     ]
-    for measure in measures:
+    for measure in (measure for measure in measures if measure.key in result):
         row = result[measure.key]
         lines.append(
             f"{measure.title:<31}{row['yardstick_rps']:>9,.0f}/s{row['governed_rps']:>9,.0f}/s"
             f"{row['ratio']:>8.2f}{row['added_p50_ms']:>9.2f} ms{row['added_p99_ms']:>9.2f} ms{row['errors']:>8}"
+        )
+    if (shipper := result.get("shipper")) is not None:
+        lines.append(
+            f"{'shipper, records':<31}{'':>11}{shipper['records_per_s']:>9,.0f}/s{'':>32}{shipper['errors']:>8}"
         )
     return "\n".join(lines)

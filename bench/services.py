@@ -27,6 +27,7 @@ from gateway_site.supervisor import Console, spawn
 
 _START_S = 60.0
 _STOP_S = 15.0
+_SHIP_S = 600.0
 _OURS = ("GATEWAY_", "DATABASE_", "REDIS_", "DJANGO_", "SIMULATOR_")  # nobody's settings but the defaults
 _LOOPBACK = "127.0.0.1"
 
@@ -145,6 +146,16 @@ class Services:
         with psycopg.connect(self._postgres.url(APP_ROLE)) as connection:
             rows, failed = connection.execute(query).fetchone() or (0, 0)
         return int(rows), int(failed)
+
+    def measure_shipper(self, records: int) -> dict[str, float]:
+        """Ship the records of a dead worker on the others' core, as the shipper does. Raises BenchError."""
+        arguments = ("-m", "bench.shipper", "--records", str(records))
+        process = self._spawn("shipper's measure", self.cores.others, *arguments)
+        if process.wait(_SHIP_S):
+            self.check_alive()
+        self._processes.remove(("shipper's measure", process))
+        found: dict[str, float] = json.loads(self._log("shipper's measure").read_text().splitlines()[-1])
+        return found
 
     def check_alive(self) -> None:
         """Raises BenchError, with the end of its log, when a process has ended."""

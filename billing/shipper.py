@@ -29,6 +29,7 @@ BATCH_FRAMES = 1000
 # When counters are made anew, a worker reads again in its spool what was not in the ledger at that moment. That takes
 # a grace of three seconds, or as long as the worker or the store is silent: what comes later asks for new counters.
 KEPT_S = 60.0
+PATIENCE_S = 10.0  # to have a dead worker's records counted, when room is short
 
 _ADVANCE = """
     INSERT INTO billing_spool (id, host, shipped_seq, updated_at) VALUES (%s, %s, %s, now())
@@ -91,6 +92,7 @@ class _Position:
     last_ends: dict[int, int] = field(default_factory=dict)  # by department
     shipped_at: dict[Path, float] = field(default_factory=dict)  # segments that nothing will be added to
     abandoned: dict[UUID, int | None] = field(default_factory=dict)  # and their departments
+    ended_at: float | None = None
 
     def note(self, path: Path, frame: Frame) -> Head | None:
         """Follow one frame; returns the head of an entry of the ledger."""
@@ -117,13 +119,16 @@ class Shipper:
         *,
         batch_frames: int = BATCH_FRAMES,
         kept_s: float = KEPT_S,
+        patience_s: float = PATIENCE_S,
         max_bytes: int = sys.maxsize,
     ) -> None:
-        """Shipped segments are kept for `kept_s`, unless all take more than half of `max_bytes`."""
+        """Shipped segments are kept for `kept_s`, unless all take more than half of `max_bytes`; then dead
+        workers' records are given up after `patience_s` too."""
         self._directory = directory
         self._counters: Counters = counters or NoCounters()
         self._batch_frames = batch_frames
         self._kept_s = kept_s
+        self._patience_s = patience_s
         self._max_bytes = max_bytes
         self._positions: dict[UUID, _Position] = {}
         self._host = socket.gethostname()[:200]
@@ -207,7 +212,9 @@ class Shipper:
         )
         if self._counters.adopt(dead):
             return True
-        if self._is_tight():
+        if position.ended_at is None:
+            position.ended_at = time.monotonic()
+        if time.monotonic() - position.ended_at >= self._patience_s and self._is_tight():
             self._counters.give_up(dead)
             return True
         return False

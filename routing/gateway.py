@@ -175,7 +175,7 @@ class Gateway:
             url=self.options.redis_url,
             commands=commands,
             spool=str(spool.id),
-            frames=SpoolFrames(self.options.spool_dir, spool.id),
+            frames=SpoolFrames(self.options.spool_dir, spool.id, last_ends=self.ledger.last_ends),
             longest_call_ms=round(self.options.max_stream_s * 1000),
             run_in_thread=self._counters.run,
             make_rebuilder=lambda link: Rebuilder(link, commands, LedgerView()),

@@ -56,6 +56,12 @@ def test_summary_takes_medians_over_rounds_and_sums_errors() -> None:
     assert "0.25" in table([MEASURE], {"plain": row})
 
 
+def test_table_leaves_out_what_was_not_measured() -> None:
+    shown = table([MEASURE], {"shipper": {"records_per_s": 8075.6, "errors": 0}})
+    assert "8,076/s" in shown
+    assert MEASURE.title not in shown
+
+
 @pytest.mark.parametrize(
     ("rows", "answered", "backend_calls", "in_flight", "wrong"),
     [
@@ -167,6 +173,7 @@ def test_quick_run_writes_a_result_without_errors(tmp_path: Path) -> None:
         assert row["ratio"] == ratio(row["governed_rps"], row["yardstick_rps"])
         assert isinstance(row["added_p50_ms"], float)
         assert isinstance(row["added_p99_ms"], float)
+    assert (result["shipper"]["records"], result["shipper"]["errors"]) == (1000, 0)
     assert result["load"] == "builtin"
     assert {"python", "cpus", "at"} <= set(result)
     assert {entry["target"] for entry in result["rounds"]} == {"direct", *PROXIES}

@@ -13,7 +13,7 @@ from itertools import islice
 import msgspec
 
 from billing.admission.commands import DECLARING, READY, Command, Commands, Marker, read_marker
-from billing.admission.holds import Amounts, Ask, EndFrame, Frames, Hold, HoldOwner, in_pieces
+from billing.admission.holds import Amounts, Ask, EndFrame, Frames, FramesGone, Hold, HoldOwner, in_pieces
 from billing.admission.links import Reply, StoreLost, StoreRefused
 from billing.admission.refusals import AWAY_STORE, Figures, Refused, refuse_budget, refuse_rate
 from billing.admission.rules import Budget, Plan, RuleBook
@@ -72,7 +72,7 @@ class Account:
         self.book = book
         self.department_id = book.department_id
         self.standing = Standing.LOST
-        self.lost_in = 0  # the epoch in which a counter was found missing
+        self.lost_in = 0  # the epoch in which a counter, or a frame, was found missing
         self.holds: dict[str, Hold] = {}
         self.pending: deque[EndFrame] = deque()  # in the order of their numbers
         self._commands = commands
@@ -208,10 +208,14 @@ class Account:
             return self.standing
         if self._epoch != marker.n:
             yield from self._declare(marker.n, now_ms)
+            self._has_gap = True
+        if self._has_gap:
+            try:
+                self._read_pending(marker.booked)
+            except FramesGone:  # this epoch cannot be completed; one made of the ledger as it is now can
+                self.lost_in = marker.n
+                return self.standing
             self._epoch = marker.n
-            self._read_pending(marker.booked)
-        elif self._has_gap:
-            self._read_pending(marker.booked)
         self.standing = Standing.DECLARED
         yield from self.settle()
         if self.pending or self.standing is not Standing.DECLARED:
@@ -225,9 +229,9 @@ class Account:
         return self.standing
 
     def _read_pending(self, booked: int) -> None:
-        """All frames that this epoch does not hold."""
-        self._booked, self._has_gap = booked, False
+        """All frames that this epoch does not hold. Raises FramesGone, and then nothing is changed."""
         self.pending = deque(self._frames.after(booked, self.department_id))
+        self._booked, self._has_gap = booked, False
 
     def _may_speak(self, marker: Marker) -> bool:
         if marker.n > self.book.epoch:

@@ -63,6 +63,15 @@ def read_books(known: Books = NO_BOOKS) -> Books:
     return MappingProxyType(books)
 
 
+def list_ruled_departments() -> list[int]:
+    """The departments that have a limit or a budget, on whatever level."""
+    found: set[int] = set()
+    for table in (LimitRow, BudgetRow):
+        rows = _in_department(table._default_manager.all(), None).order_by()
+        found.update(rows.values_list("in_department", flat=True).distinct())
+    return sorted(found)
+
+
 def _make_books(rules: Mapping[int, Iterable[Rule]]) -> Iterator[RuleBook]:
     teams: dict[int, list[int]] = defaultdict(list)
     departments = Team.objects.filter(department_id__in=rules).order_by()

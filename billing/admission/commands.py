@@ -23,6 +23,21 @@ class Command:
         return b"%b$%d\r\n%b\r\n" % (self.body, RUN_ID_BYTES, run)
 
 
+class PlainCommand(Command):
+    """A command of the store's own, which takes no run id."""
+
+    __slots__ = ()
+
+    def packed(self, run: bytes) -> bytes:
+        """The bytes to send."""
+        return self.body
+
+
+def plain(*parts: bytes | str) -> PlainCommand:
+    """An ordinary command, for an exchange."""
+    return PlainCommand("", pack(*parts))
+
+
 class Commands:
     """Makes the calls of one set of scripts."""
 

@@ -107,11 +107,17 @@ class EndFrame:
     record: bytes = b""
 
 
+class FramesGone(Exception):
+    """A spool can no longer tell all that was asked: what is missing is in the ledger, so counters that are made
+    anew hold it."""
+
+
 class Frames(Protocol):
     """What a spool can tell: the ends of calls, in rising order of their numbers."""
 
     def after(self, seq: int, department_id: int) -> Iterable[EndFrame]:
         """The frames of a department whose number is above `seq`.
 
-        They must be kept until they are booked *and* shipped, and a day longer: a rebuild asks for them again.
+        They must be kept until they are shipped, and a while longer: a rebuild asks for them again. Raises
+        FramesGone when some of them may be missing.
         """

@@ -12,7 +12,7 @@ from uuid import UUID
 from django.db import connection, transaction
 
 from billing.admission.books import read_book
-from billing.admission.holds import Amounts
+from billing.admission.holds import Amounts, EndFrame
 from billing.admission.rules import Dimensions, RuleBook
 from billing.admission.windows import Period, Window, window_at
 from billing.ids import smallest_id_at
@@ -172,6 +172,16 @@ class LedgerView:
         return [
             Line(str(rid), str(spool), seq, int(at.timestamp()), Dimensions(*call), Amounts(money, tokens))
             for rid, spool, seq, at, *call, money, tokens in cursor.fetchall()
+        ]
+
+    def read_ends(self, spool: UUID, rids: Iterable[UUID]) -> list[EndFrame]:
+        """The ends of the calls `rids` as far as `spool` has told them, in the order of their numbers."""
+        with connection.cursor() as cursor:
+            lines = self.read_lines(cursor, rids)
+        told = [line for line in lines if line.spool == str(spool) and line.seq > 0]
+        return [
+            EndFrame(line.seq, line.rid, line.admitted_s * 1000, line.call, line.amounts)
+            for line in sorted(told, key=lambda line: line.seq)
         ]
 
 

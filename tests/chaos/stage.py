@@ -45,7 +45,7 @@ class Stage:
     postgres: EmbeddedPostgres
     valkey: EmbeddedValkey
     urls: dict[str, str] = field(default_factory=dict)
-    simulator: Simulator = Simulator("")
+    simulator: Simulator = field(default_factory=lambda: Simulator(""))
     _programs: dict[str, _Program] = field(default_factory=dict)
     _keeper: threading.Thread | None = None
     _is_over: bool = False

@@ -13,6 +13,10 @@ from django.conf import settings
 from django.core.management.base import CommandError
 from django.db import InterfaceError, InternalError, OperationalError, connection
 
+from billing.admission.commands import Commands
+from billing.admission.links import DirectLink
+from billing.admission.scripts import load_scripts
+from billing.keeper import Keeper
 from billing.management.service_command import ServiceCommand
 from billing.partitions import create_ledger_partitions
 from billing.shipper import Shipper
@@ -22,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 _IDLE_S = 0.1
 _RETRY_S = 1.0
+_KEEPER_S = 2.0  # for its turn to end; what it was at is done again by the next shipper
 
 
 class Command(ServiceCommand):
@@ -39,7 +44,14 @@ class Command(ServiceCommand):
         stop = threading.Event()
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: stop.set())
-        _run(Shipper(directory), ShipperReport(directory), stop)
+        scripts = load_scripts()
+        link = DirectLink(settings.REDIS_URL, scripts)
+        keeper = Keeper(link, Commands(scripts))
+        thread = threading.Thread(target=keeper.run, args=(stop,), name="keeper", daemon=True)
+        thread.start()
+        shipper = Shipper(directory, keeper, max_bytes=settings.GATEWAY_SPOOL_MAX_BYTES)
+        _run(shipper, ShipperReport(directory), stop)
+        thread.join(_KEEPER_S)
 
 
 def _take(lock: int) -> bool:

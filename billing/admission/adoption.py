@@ -1,0 +1,102 @@
+"""Books in the store what a dead worker left in its spool, in its name."""
+
+import time
+from collections.abc import Iterator
+from itertools import chain
+from uuid import UUID
+
+from django.db import connection, transaction
+
+from billing.admission.account import Account, Standing, Steps
+from billing.admission.books import UnknownDepartment
+from billing.admission.commands import Commands
+from billing.admission.holds import EndFrame, Frames
+from billing.admission.ledger_view import LedgerView
+from billing.admission.links import Exchange
+from billing.admission.rebuild import Rebuilder
+from billing.admission.rules import RuleBook
+from billing.admission.spool_frames import SpoolFrames
+from billing.shipper import DeadSpool
+
+_TRIES = 3  # a department whose rules change, or whose counters are lost, meanwhile
+
+
+def drive(link: Exchange, steps: Steps) -> Standing:
+    """Run an account's steps over a link. Raises StoreLost."""
+    try:
+        commands = next(steps)
+        while True:
+            commands = steps.send(link.exchange(commands))
+    except StopIteration as stop:
+        standing: Standing = stop.value
+        return standing
+
+
+class Adoption:
+    """Over a link of its own. Blocking: not for an event loop."""
+
+    def __init__(self, link: Exchange, commands: Commands, ledger: LedgerView, rebuilder: Rebuilder) -> None:
+        self._link = link
+        self._commands = commands
+        self._ledger = ledger
+        self._rebuilder = rebuilder
+
+    def book(self, dead: DeadSpool) -> bool:
+        """Book every end that `dead` tells of, where rules count it; says whether that is done.
+
+        Sent again it changes nothing. Raises StoreLost, RebuildFailed, and Django's errors.
+        """
+        frames = _DeadFrames(dead, self._ledger.read_ends(dead.id, dead.abandoned))
+        done = [self._book(department_id, dead.id, frames) for department_id in sorted(dead.departments)]
+        return all(done)
+
+    def give_up(self, dead: DeadSpool) -> None:
+        """Have the counters made anew out of the ledger, which holds everything of `dead`."""
+        for department_id in sorted(dead.departments):
+            if self._read_rules(department_id) is not None:
+                self._ledger.raise_epoch(department_id, above=0)
+
+    def _book(self, department_id: int, spool: UUID, frames: Frames) -> bool:
+        for _ in range(_TRIES):
+            book = self._read_rules(department_id)
+            if book is None:
+                return True
+            account = Account(book, self._commands, str(spool), frames)
+            standing = drive(self._link, account.renew(time.time_ns() // 1_000_000))
+            if standing in (Standing.OPEN, Standing.DECLARED):
+                self._rebuilder.open_if_declared(department_id)
+                return not account.pending
+            if standing is Standing.REBUILDING:
+                return False
+            if standing is Standing.LOST and not self._rebuilder.rebuild(
+                department_id, lost_in=account.lost_in
+            ):
+                return False
+        return False
+
+    def _read_rules(self, department_id: int) -> RuleBook | None:
+        """None where nothing is counted."""
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            try:
+                book = self._ledger.book_of(department_id)
+            except UnknownDepartment:
+                return None
+        return book if book.rules else None
+
+
+class _DeadFrames:
+    """The ends in the files, and behind them those of the calls that were left open, as they are in the ledger."""
+
+    def __init__(self, dead: DeadSpool, abandoned: list[EndFrame]) -> None:
+        self._ended = SpoolFrames(dead.directory, dead.id, last_ends=dead.last_ends, keeps_copies=False)
+        self._abandoned = abandoned
+
+    def after(self, seq: int, department_id: int) -> Iterator[EndFrame]:
+        """See Frames."""
+        left = (
+            frame
+            for frame in self._abandoned
+            if frame.seq > seq and frame.call.department_id == department_id
+        )
+        return chain(self._ended.after(seq, department_id), left)
