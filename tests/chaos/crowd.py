@@ -1,6 +1,7 @@
 """The callers: so many requests a second, plain and streamed, some of which leave; and what became of each."""
 
 import asyncio
+import json
 import random
 import threading
 import time
@@ -62,9 +63,16 @@ class Crowd:
         """How many ended how."""
         return Counter(one.how for one in self.ended)
 
-    def served_since(self, moment: float) -> set[str]:
-        """The gateways that served something after `moment`."""
-        return {one.worker for one in self.ended if one.how == "200" and one.at > moment}
+    def recovery_s(self, moment: float, healthy: frozenset[str]) -> float | None:
+        """How long after `moment` the last unhealthy answer came; None until each gateway has served, and none
+        has failed, for a second."""
+        now = time.monotonic()
+        later = [one for one in self.ended if one.at > moment]
+        last_failure = max((one.at for one in later if one.how not in healthy), default=moment)
+        serving = {one.worker for one in later if one.how == "200" and one.at > max(last_failure, now - 1)}
+        if serving != self._urls.keys() or now - last_failure < 1:
+            return None
+        return last_failure - moment
 
     async def _run(self) -> None:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=200)
@@ -93,19 +101,23 @@ class Crowd:
     async def _ask(self, client: httpx.AsyncClient, url: str, spender: Spender) -> str:
         stream = self._random.random() < _STREAMS
         leaves = stream and self._random.random() < _LEAVE / _STREAMS
+        simulator = {"first_byte_s": 0.02, "output_tokens": self._random.randint(1, 30)}
+        if stream:
+            simulator["between_chunks_s"] = 0.005
         body = {
             "model": spender.model,
             "messages": [{"role": "user", "content": "one two three " * self._random.randint(1, 20)}],
             "max_tokens": 30,
             "stream": stream,
             "user": f"user-{self._random.randint(1, 5)}",
-            "simulator": {"first_byte_s": 0.02, "output_tokens": self._random.randint(1, 30)},
+            "simulator": simulator,
             **spender.fields,
         }
-        if stream:
-            body["simulator"]["between_chunks_s"] = 0.005
-        headers = {"Authorization": f"Bearer {spender.secret}"}
-        async with client.stream("POST", f"{url}/v1/chat/completions", json=body, headers=headers) as answer:
+        headers = {"Authorization": f"Bearer {spender.secret}", "Content-Type": "application/json"}
+        content = json.dumps(body)  # which writes a lone surrogate as the escape that a hostile caller would
+        async with client.stream(
+            "POST", f"{url}/v1/chat/completions", content=content, headers=headers
+        ) as answer:
             if answer.status_code != 200:
                 await answer.aread()
                 return f"{answer.status_code} {answer.headers.get('x-gateway-reason', '')}"

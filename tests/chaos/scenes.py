@@ -15,7 +15,7 @@ import redis
 from tests.chaos.stage import WORKERS, Stage
 
 # What a caller may be told in any scene. "no answer" and "cut" come only where a gateway or all is killed.
-ALWAYS = {"200", "left", "429 budget_spent", "429 budget_held", "429 rate_limited"}
+ALWAYS = frozenset({"200", "left", "429 budget_spent", "429 budget_held", "429 rate_limited"})
 KILLED = {"no answer", "cut", "503 gateway_stopped"}
 COUNTERS_AWAY = {"503 counters_unavailable", "503 counters_rebuilding"}
 
@@ -54,10 +54,10 @@ def _kill_a_worker_and_empty_the_store(stage: Stage) -> None:
 def _restore_an_old_snapshot(stage: Stage) -> None:
     with redis.Redis.from_url(stage.valkey.url()) as store:
         store.bgrewriteaof()
-        while store.info("persistence")["aof_rewrite_in_progress"]:  # type: ignore[index]
+        while store.info("persistence")["aof_rewrite_in_progress"]:
             time.sleep(0.05)
         old = stage.folder / "old"
-        shutil.copytree(stage.valkey.data, old)
+        shutil.copytree(stage.valkey.data, old, ignore=shutil.ignore_patterns("*.sock"))
     time.sleep(2.0)
     process = stage.valkey._process
     assert process is not None

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ class Stage:
     def wait_until_up(self) -> None:
         """Until both gateways answer."""
         for name, url in self.urls.items():
-            wait_for(lambda url=url: answers(f"{url}/livez"), name, 60)
+            wait_for(partial(answers, f"{url}/livez"), name, 60)
 
     def wait_for_configuration(self) -> None:
         """Until both serve by what is in the database now."""
@@ -111,10 +112,7 @@ class Stage:
 
         wanted = read_version()
         for url in self.urls.values():
-            wait_for(
-                lambda url=url: httpx.get(f"{url}/readyz").json()["configuration_version"] >= wanted,
-                "the configuration",
-            )
+            wait_for(partial(_serves_by, url, wanted), "the configuration")
 
     def end(self) -> None:
         """Stop everything."""
@@ -171,6 +169,10 @@ def built_stage(say: Callable[[str], Any]) -> Iterator[Stage]:
     finally:
         stage.end()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _serves_by(url: str, version: int) -> bool:
+    return bool(httpx.get(f"{url}/readyz").json()["configuration_version"] >= version)
 
 
 def _set_environment(stage: Stage) -> None:
