@@ -13,6 +13,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from audit.admin_trail import AuditedAdmin, ReadOnlyAdmin
+from billing import rule_admin  # noqa: F401 - its pages register themselves
 from billing.ids import smallest_id_at
 from billing.models import ListPrice, PriceEntry, QuarantinedFrame, Spool, UsageCorrection, UsageRecord
 from billing.money import format_nanousd

@@ -35,10 +35,13 @@ def decimal_usd(nanousd: int) -> str:
     return f"{'-' if nanousd < 0 else ''}{whole}.{rest:09d}"
 
 
-def short_usd(nanousd: int) -> str:
-    """Nano-dollars, not negative, as US dollars for people: at least two decimals, and no further zeros: 1,234.50."""
+def short_usd(nanousd: int, separator: str = ",") -> str:
+    """Nano-dollars, not negative, as US dollars for people: at least two decimals, and no further zeros: 1,234.50.
+
+    Without a separator, as people type them.
+    """
     whole, rest = divmod(nanousd, NANOUSD_PER_USD)
-    return f"{whole:,}.{f'{rest:09d}'.rstrip('0'):0<2}"
+    return f"{whole:,}.{f'{rest:09d}'.rstrip('0'):0<2}".replace(",", separator)
 
 
 def parse_usd(text: str) -> int:

@@ -110,9 +110,14 @@ class OwnedRule(models.Model):
         return owner
 
     @property
+    def owner_noun(self) -> str:
+        """The owner's kind."""
+        return str(self.owner._meta.verbose_name)
+
+    @property
     def owner_label(self) -> str:
         """The owner's kind and name: team search."""
-        return f"{self.owner._meta.verbose_name} {self.owner}"
+        return f"{self.owner_noun} {self.owner}"
 
     @property
     def in_department(self) -> Department:
@@ -122,11 +127,18 @@ class OwnedRule(models.Model):
             return owner
         return owner.department if isinstance(owner, Team) else owner.team.department
 
+    @property
+    def calls_told(self) -> str:
+        """Which of the owner's calls it counts: Each end user, model large."""
+        told = ", ".join(self._list_calls()) or "all calls"
+        return told[0].upper() + told[1:]
+
+    def _list_calls(self) -> list[str]:
+        users = {"": "", EVERY_USER: "each end user"}.get(self.end_user, f"end user {self.end_user}")
+        return [part for part in (users, f"model {self.model_id}" if self.model_id else "") if part]
+
     def _tell(self, what: str) -> str:
-        users = f"end user {self.end_user}"
-        if self.end_user in ("", EVERY_USER):
-            users = "each end user" if self.end_user else ""
-        return ", ".join(part for part in (what, self.owner_label, users, self.model_id or "") if part)
+        return ", ".join([what, self.owner_label, *self._list_calls()])
 
 
 class Limit(OwnedRule):

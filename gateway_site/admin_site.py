@@ -33,6 +33,7 @@ SECTIONS = (
     Section("keys", "API keys", ("teams.apikey",)),
     Section("catalogue", "Catalogue", ("routing.cataloguemodel", "routing.grant")),
     Section("backends", "Backends and routes", ("routing.backend", "routing.route")),
+    Section("limits", "Limits and budgets", ("billing.limit", "billing.budget")),
     Section("prices", "Prices", ("billing.priceentry", "billing.listprice")),
     Section(
         "ledger",

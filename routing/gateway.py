@@ -19,6 +19,7 @@ from billing.admission.ledger_view import LedgerView
 from billing.admission.rebuild import Rebuilder
 from billing.admission.scripts import load_scripts
 from billing.admission.spool_frames import SpoolFrames, to_end_frame
+from billing.estimate import Estimator
 from billing.ledger import Ledger, LedgerEntry
 from billing.models import Status
 from billing.refusals import RefusalBundles
@@ -110,6 +111,7 @@ class Gateway:
         self.key_uses = KeyUses(self._write_key_uses)
         self._finishing: set[asyncio.Task[None]] = set()
         self.refusals = RefusalBundles(options.refusal_rows)
+        self.estimator = Estimator()
         self.ledger: Ledger
         self.admissions: Admissions
         self._counters = DatabaseThreads(1)  # sums of a rebuild hold up no look-up of a key
@@ -181,6 +183,8 @@ class Gateway:
         """Append the request's one ledger entry. An entry that the spool cannot take is in the log instead."""
         entry = trace.to_entry()
         self._count(entry)
+        if trace.estimate is not None and trace.usage.input_tokens and not trace.usage.estimated:
+            self.estimator.learn(trace.model, trace.estimate, trace.usage)
         if trace.status is Status.REFUSED and not trace.is_held and not self.refusals.take(entry):
             self.ledger.spool.release()
             return

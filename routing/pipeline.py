@@ -13,7 +13,6 @@ from routing.stages import (
     check_model_bounds,
     choose_backend,
     find_granted_model,
-    reserve_usage,
 )
 from routing.streaming import relay_stream, stream_limit_s
 from routing.trace import Trace
@@ -38,9 +37,7 @@ async def complete(gateway: Gateway, call: Call, endpoint: Endpoint, trace: Trac
     check_model_bounds(model, request)
     target = choose_backend(model, trace)
 
-    reserve = reserve_usage(call, request, model)
-    await admit(gateway, model, reserve, trace)
-    begin_call(gateway, reserve, trace)
+    begin_call(gateway, trace, await admit(gateway, request, model, trace))
     if not request.stream:
         return Reply(body=await call_plain(gateway, request, target, trace))
     call.client.cancel_when_gone()

@@ -1,10 +1,11 @@
 """The small stages of the pipeline: each takes and returns plain values, and says how it fails."""
 
+from billing.estimate import Candidate, Estimate, longest_answer
+from billing.images import image_tokens
 from billing.ledger import clean_text
 from billing.spool import SpoolFull
 from billing.tokens import count_tokens
-from billing.usage import MOST_TOKENS, Usage
-from routing.call import Call
+from billing.usage import Usage
 from routing.endpoints.base import Request
 from routing.endpoints.bounds import check_max_tokens
 from routing.endpoints.usage import has_text
@@ -23,9 +24,6 @@ from teams.errors import (
     model_unpriced,
 )
 from teams.key_holder import KeyHolder
-
-_BYTES_PER_TOKEN = 4
-_LONGEST_ANSWER = 4_096  # in tokens, of who sets no bound
 
 
 def reserve_record(gateway: Gateway) -> None:
@@ -69,21 +67,37 @@ def choose_backend(model: ServedModel, trace: Trace) -> Target:
     raise model_unpriced(model.name) if model.targets else model_unavailable(model.name)
 
 
-def begin_call(gateway: Gateway, reserve: Usage, trace: Trace) -> None:
-    """The last step before a backend is called: from here on the request has a record, whatever happens."""
-    gateway.record_begin(trace, reserve)
-    trace.call_begins()
-
-
-def reserve_usage(call: Call, request: Request, model: ServedModel) -> Usage:
-    """What a call may use, before it is made: a quarter of its body's bytes as prompt, and for every answer the
-    longest it may be."""
-    longest = request.max_tokens or min(model.max_output_tokens or _LONGEST_ANSWER, _LONGEST_ANSWER)
-    return Usage(
-        input_tokens=-(-len(call.body) // _BYTES_PER_TOKEN),
-        output_tokens=min(longest * request.choices, MOST_TOKENS),
-        estimated=True,
+def bound_call(gateway: Gateway, request: Request, model: ServedModel, trace: Trace) -> Estimate:
+    """The most a call may use and cost, by the size of its prompt: see billing/estimate.py."""
+    longest = longest_answer(request.max_tokens, model.max_output_tokens) + request.predicted_bytes
+    extent = request.endpoint.extent(request)
+    return gateway.estimator.bound(
+        trace.model, extent, longest * request.choices, list_candidates(model, trace)
     )
+
+
+async def count_call(
+    gateway: Gateway, request: Request, model: ServedModel, trace: Trace, bound: Estimate
+) -> Estimate:
+    """`bound` made sharper by counting the prompt: for a call that a budget refuses at its bound."""
+    prompt = request.endpoint.prompt(request)
+    count = prompt.tokens + await count_tokens(gateway.counter, prompt.texts)
+    candidates = list_candidates(model, trace)
+    return gateway.estimator.counted(trace.model, bound, count, prompt.images, candidates)
+
+
+def list_candidates(model: ServedModel, trace: Trace) -> list[Candidate]:
+    """The backends that may come to serve the call, with what they cost."""
+    priced = ((target.upstream_model, target.price_at(trace.admitted_at)) for target in model.targets)
+    return [Candidate(upstream, price) for upstream, price in priced if price is not None]
+
+
+def begin_call(gateway: Gateway, trace: Trace, estimate: Estimate) -> None:
+    """The last step before a backend is called: from here on the request has a record, whatever happens."""
+    assert trace.price is not None, "a call is only made when it can be priced"  # noqa: S101
+    gateway.record_begin(trace, estimate.usage_at(trace.price))
+    trace.estimate = estimate
+    trace.call_begins()
 
 
 async def call_plain(gateway: Gateway, request: Request, target: Target, trace: Trace) -> bytes:
@@ -105,20 +119,21 @@ async def call_plain(gateway: Gateway, request: Request, target: Target, trace: 
         if usage is None or not usage.output_tokens:
             produced = endpoint.answer_texts(answer)
         if usage is None or has_text(produced):  # figures of no output beside a text cannot be true
-            usage = await estimate(gateway, request, produced)
+            usage = await count_use(gateway, request, target, produced)
         trace.charge(usage)
     except BaseException as error:
         if not isinstance(error, GatewayError) or error.may_have_cost:
-            trace.charge(await estimate(gateway, request, produced))
+            trace.charge(await count_use(gateway, request, target, produced))
         raise
     return endpoint.finish(request, answer)
 
 
-async def estimate(gateway: Gateway, request: Request, produced: list[str]) -> Usage:
+async def count_use(gateway: Gateway, request: Request, target: Target, produced: list[str]) -> Usage:
     """Our own count of a call: its prompt, and the texts the backend is known to have produced."""
     prompt = request.endpoint.prompt(request)
+    images = sum(image_tokens(image, target.upstream_model) for image in prompt.images)
     return Usage(
-        input_tokens=await count_tokens(gateway.counter, prompt.texts) + prompt.tokens,
+        input_tokens=await count_tokens(gateway.counter, prompt.texts) + prompt.tokens + images,
         output_tokens=await count_tokens(gateway.counter, produced),
         estimated=True,
     )

@@ -15,7 +15,7 @@ from routing.frames import DONE_FRAME, FrameRelay
 from routing.gateway import Gateway
 from routing.providers.base import UpstreamStream, backend_bad_answer, backend_broke, backend_timeout
 from routing.snapshot import Target
-from routing.stages import estimate
+from routing.stages import count_use
 from routing.trace import Trace
 from routing.upstream.bell import Bell
 from teams.errors import GatewayError, gateway_stopped, internal_error
@@ -73,7 +73,7 @@ async def relay_stream(
         elif relay.usage is not None and _is_believable(relay, ending):
             note.write(relay.usage)
         else:
-            await gateway.finish(_count(gateway, request, relay, note))
+            await gateway.finish(_count(gateway, request, target, relay, note))
     yield DONE_FRAME if ending is None else b"data: " + error_body(ending) + b"\n\n"
 
 
@@ -104,12 +104,12 @@ class _Note:
         self.gateway.record(self.trace)
 
 
-async def _count(gateway: Gateway, request: Request, relay: FrameRelay, note: _Note) -> None:
+async def _count(gateway: Gateway, request: Request, target: Target, relay: FrameRelay, note: _Note) -> None:
     """Write `note` with our count. Figures that a backend reported on the way, of a stream that then broke
     off, cover only its beginning: the larger output holds."""
     usage, reported = None, relay.usage
     try:
-        usage = await estimate(gateway, request, relay.texts())
+        usage = await count_use(gateway, request, target, relay.texts())
         if reported is not None and reported.output_tokens >= usage.output_tokens:
             usage = reported
     finally:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from billing.admission.account import Admitted
+from billing.estimate import Estimate
 from billing.ids import uuid7
 from billing.ledger import LedgerEntry
 from billing.models import Status
@@ -42,6 +43,7 @@ class Trace:
     price: Price | None = None
     is_held: bool = False  # the counters hold this call, or may
     admitted: Admitted | None = None
+    estimate: Estimate | None = None  # of the call that was made
     attempts: int = 0
     usage: Usage = NOTHING_USED
     cost: Cost = FREE

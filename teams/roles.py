@@ -42,6 +42,10 @@ class Action(StrEnum):
     ROUTE_MANAGE = "route.manage"
     PRICE_VIEW = "price.view"
     PRICE_MANAGE = "price.manage"
+    LIMIT_VIEW = "limit.view"
+    LIMIT_MANAGE = "limit.manage"
+    BUDGET_VIEW = "budget.view"
+    BUDGET_MANAGE = "budget.manage"
     LEDGER_VIEW = "ledger.view"
     SHIPPING_VIEW = "shipping.view"
     EVENT_VIEW = "event.view"
@@ -71,6 +75,8 @@ _FINANCE = frozenset(
         A.MEMBER_VIEW,
         A.KEY_VIEW,
         A.PRICE_VIEW,
+        A.LIMIT_VIEW,
+        A.BUDGET_VIEW,
         A.LEDGER_VIEW,
         A.SHIPPING_VIEW,
     }
@@ -163,6 +169,9 @@ MODEL_RIGHTS: Mapping[str, ModelRights] = MappingProxyType(
         "routing.route": _managed(A.ROUTE_VIEW, A.ROUTE_MANAGE),
         "billing.priceentry": _managed(A.PRICE_VIEW, A.PRICE_MANAGE),
         "billing.listprice": ModelRights(A.PRICE_VIEW),
+        # To roles of the platform only, until there are pages for those of departments and teams.
+        "billing.limit": _managed(A.LIMIT_VIEW, A.LIMIT_MANAGE),
+        "billing.budget": _managed(A.BUDGET_VIEW, A.BUDGET_MANAGE),
         # The department of a record is the one of its day, so a team that moved takes no history along.
         "billing.usagerecord": ModelRights(A.LEDGER_VIEW, departments=("department_id",), teams=("team_id",)),
         "billing.spool": ModelRights(A.SHIPPING_VIEW),

@@ -42,6 +42,10 @@ route.view            all  all  -    -    -    -    -
 route.manage          all  -    -    -    -    -    -
 price.view            all  all  all  -    -    -    -
 price.manage          all  -    -    -    -    -    -
+limit.view            all  all  all  -    -    -    -
+limit.manage          all  -    -    -    -    -    -
+budget.view           all  all  all  -    -    -    -
+budget.manage         all  -    -    -    -    -    -
 ledger.view           all  all  all  own  own  own  own
 shipping.view         all  all  all  -    -    -    -
 event.view            all  all  -    -    -    -    -

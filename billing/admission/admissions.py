@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 RunInThread = Callable[[Callable[[], Result]], Awaitable[Result]]
 
 _TRIES = 3  # a window that ends and an epoch that ends, in one admission
-_OPEN_S = 2.0  # how long a call waits for counters that are being made anew
+_OPEN_S = 4.0  # how long a call waits for counters that are being made anew: longer than that usually takes
 _RECONNECT_S = (0.02, 0.5)  # the first pause, and the longest
 _RENEW_S = 0.05
 _HOUSEKEEPING_S = 0.1

@@ -82,7 +82,7 @@ def _make_books(rules: Mapping[int, Iterable[Rule]]) -> Iterator[RuleBook]:
         yield RuleBook(
             department_id=department_id,
             epoch=epoch,
-            zone=_zone(zone),
+            zone=zone_of(zone),
             rules=tuple(rules[department_id]),
             team_ids=frozenset(teams[department_id]),
         )
@@ -134,7 +134,7 @@ def _owner(make: Callable[..., Owner], owners: list[Any]) -> Owner:
     raise AssertionError("The database holds a rule without an owner.")
 
 
-def _zone(name: str) -> ZoneInfo:
+def zone_of(name: str) -> ZoneInfo:
     """The zone, or UTC where there is none of that name: one bad department does not stop the others."""
     try:
         return ZoneInfo(name)

@@ -6,6 +6,8 @@ from typing import Any, Protocol
 
 import msgspec
 
+from billing.estimate import Extent
+from billing.images import Image
 from billing.usage import Usage
 from routing.endpoints.bounds import Bounds
 
@@ -15,16 +17,18 @@ encode = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a prompt's tokens are counted from: its texts, and tokens that need no counting."""
+    """What a prompt's tokens are counted from: its texts, tokens that need no counting, and images."""
 
     texts: Sequence[str]
     tokens: int = 0
+    images: tuple[Image, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """A checked request. `fields` are the raw top-level fields as sent; `choices`: how many answers are generated;
-    `max_tokens` bounds each of them, None when the caller set no bound."""
+    `max_tokens` bounds each of them, None when the caller set no bound; a provider bills what it rejects of
+    `predicted_bytes` of text as answer besides. `media`: the contents of messages that are lists of parts."""
 
     endpoint: "Endpoint"
     model: str
@@ -35,6 +39,8 @@ class Request:
     max_tokens: int | None
     max_tokens_field: str
     fields: dict[str, msgspec.Raw]
+    predicted_bytes: int = 0
+    media: tuple[msgspec.Raw, ...] = ()
 
     def body_for(self, upstream_model: str) -> bytes:
         """The body for a backend: its own model name, and usage always asked for on streams."""
@@ -54,6 +60,10 @@ class Endpoint(Protocol):
 
     def read(self, body: bytes, bounds: Bounds, path_model: str | None) -> Request:
         """Check a body. `path_model`: the model that the path names, before any in the body. Raises GatewayError."""
+        ...
+
+    def extent(self, request: Request) -> Extent:
+        """How large the prompt is: cheap, and never too little."""
         ...
 
     def prompt(self, request: Request) -> Prompt:

@@ -4,13 +4,14 @@ from typing import Annotated
 
 import msgspec
 
+from billing.estimate import Extent
 from billing.usage import Usage
 from routing.endpoints.base import Prompt, Request
 from routing.endpoints.bounds import Bounds, beyond, check_max_tokens
+from routing.endpoints.media import measure_media
 from routing.endpoints.reading import Checked, end_user_of, is_null, model_of, read_json
 from routing.endpoints.usage import (
     choice_texts,
-    count_images,
     decode_answer,
     decode_leniently,
     read_usage,
@@ -20,13 +21,17 @@ from teams.errors import field_invalid
 
 _TOKENS_PER_MESSAGE = 3  # OpenAI's framing of a message, and as much once for the answer
 _PROMPT_OVERHEAD = 3
-_TOKENS_PER_IMAGE = 85  # the least that OpenAI counts for one
 _READ_BESIDE = ("tools", "functions", "response_format", "prediction")
+# Text that the caller does not send: what chat templates of open models put first, and what Anthropic documents as
+# the most that tools add. OpenAI's own framing has fewer tokens than its JSON has bytes.
+_TEMPLATE_TOKENS = 64
+_TOOLS_TOKENS = 530
 AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class _Message(msgspec.Struct):
     role: str
+    content: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _Chat(Checked):
@@ -36,6 +41,7 @@ class _Chat(Checked):
     max_completion_tokens: AtLeastOne | None = None
     tools: list[msgspec.Raw] | None = None
     functions: list[msgspec.Raw] | None = None
+    prediction: msgspec.Raw = msgspec.Raw(b"null")
 
 
 _decoder = msgspec.json.Decoder(_Chat)
@@ -51,7 +57,10 @@ class ChatEndpoint:
         """See base.Endpoint."""
         chat, fields = read_json(body, _decoder)
         _check_bounds(chat, "messages" in fields, bounds)
-        named = "max_tokens" if chat.max_completion_tokens is None else "max_completion_tokens"
+        # A backend may know only one of the two: the larger is what the answer can come to.
+        max_tokens, named = max(
+            (chat.max_tokens or 0, "max_tokens"), (chat.max_completion_tokens or 0, "max_completion_tokens")
+        )
         return Request(
             endpoint=self,
             model=model_of(chat, path_model),
@@ -59,10 +68,21 @@ class ChatEndpoint:
             wants_usage=bool(chat.stream_options and chat.stream_options.include_usage),
             end_user=end_user_of(chat, fields),
             choices=chat.n or 1,
-            max_tokens=chat.max_tokens if named == "max_tokens" else chat.max_completion_tokens,
+            max_tokens=max_tokens or None,
             max_tokens_field=named,
             fields=fields,
+            predicted_bytes=0 if is_null(fields, "prediction") else len(bytes(chat.prediction)),
+            media=tuple(m.content for m in chat.messages if bytes(m.content).startswith(b"[")),
         )
+
+    def extent(self, request: Request) -> Extent:
+        """See base.Endpoint. The bytes as they were sent, names and braces and all, but for what is no text."""
+        media = measure_media(request.media) if request.media else Extent()
+        sent = [request.fields[name] for name in _READ_BESIDE if not is_null(request.fields, name)]
+        text_bytes = sum(map(_length, sent), start=_length(request.fields["messages"]))
+        has_tools = not (is_null(request.fields, "tools") and is_null(request.fields, "functions"))
+        hidden = _TEMPLATE_TOKENS + (_TOOLS_TOKENS if has_tools else 0)
+        return Extent(max(text_bytes + media.text_bytes, 0), media.tokens + hidden, media.images)
 
     def prompt(self, request: Request) -> Prompt:
         """The texts of the messages and, as they are sent, of what the model reads beside them."""
@@ -74,8 +94,9 @@ class ChatEndpoint:
             if not is_null(request.fields, name)
         ]
         count = len(messages) if isinstance(messages, list) else 1
-        images = _TOKENS_PER_IMAGE * count_images(messages)
-        return Prompt(texts, _TOKENS_PER_MESSAGE * count + _PROMPT_OVERHEAD + images)
+        media = measure_media(request.media) if request.media else Extent()
+        framing = _TOKENS_PER_MESSAGE * count + _PROMPT_OVERHEAD
+        return Prompt(texts, framing + media.tokens, media.images)
 
     def answer_usage(self, answer: bytes) -> Usage | None:
         """See base.Endpoint."""
@@ -88,6 +109,10 @@ class ChatEndpoint:
     def finish(self, request: Request, answer: bytes) -> bytes:
         """As it came."""
         return answer
+
+
+def _length(raw: msgspec.Raw) -> int:
+    return len(memoryview(raw))
 
 
 def _check_bounds(chat: _Chat, has_messages: bool, bounds: Bounds) -> None:

@@ -2,11 +2,12 @@
 
 import msgspec
 
+from billing.estimate import Extent
 from billing.usage import Usage
 from routing.endpoints.base import Prompt, Request
 from routing.endpoints.bounds import Bounds, beyond, check_max_tokens
 from routing.endpoints.chat import AtLeastOne
-from routing.endpoints.inputs import count_inputs, prompt_of, read_inputs
+from routing.endpoints.inputs import count_inputs, extent_of, prompt_of, read_inputs
 from routing.endpoints.reading import Checked, end_user_of, is_null, model_of, read_json
 from routing.endpoints.usage import choice_texts, decode_answer, read_usage
 from teams.errors import field_invalid
@@ -48,6 +49,10 @@ class CompletionsEndpoint:
             max_tokens_field="max_tokens",
             fields=fields,
         )
+
+    def extent(self, request: Request) -> Extent:
+        """See base.Endpoint."""
+        return extent_of(request.fields["prompt"], request.fields.get("suffix", b""))
 
     def prompt(self, request: Request) -> Prompt:
         """See base.Endpoint."""

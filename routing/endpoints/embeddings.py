@@ -6,10 +6,11 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from billing.estimate import Extent
 from billing.usage import UnusableUsage, Usage
 from routing.endpoints.base import Prompt, Request, decode_fields, encode
 from routing.endpoints.bounds import Bounds
-from routing.endpoints.inputs import prompt_of, read_inputs
+from routing.endpoints.inputs import extent_of, prompt_of, read_inputs
 from routing.endpoints.reading import Checked, end_user_of, is_null, model_of, read_json
 from routing.endpoints.usage import decode_answer
 from teams.errors import field_invalid
@@ -55,6 +56,10 @@ class EmbeddingsEndpoint:
             max_tokens_field="",
             fields=fields,
         )
+
+    def extent(self, request: Request) -> Extent:
+        """See base.Endpoint."""
+        return extent_of(request.fields["input"])
 
     def prompt(self, request: Request) -> Prompt:
         """See base.Endpoint."""

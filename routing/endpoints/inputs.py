@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from billing.estimate import Extent
 from routing.endpoints.base import Prompt
 from routing.endpoints.bounds import beyond
 from teams.errors import field_invalid
@@ -48,6 +49,17 @@ def _are_tokens(items: list[Any]) -> bool:
 def count_inputs(given: Any) -> int:
     """How many inputs there are: a text or a list of tokens is one."""
     return 1 if isinstance(given, str) or isinstance(given[0], int) else len(given)
+
+
+def extent_of(raw: msgspec.Raw, suffix: msgspec.Raw | bytes = b"") -> Extent:
+    """How large a checked input is: texts by their bytes as sent, quotes standing for the marks that some models
+    put around a text; tokens exactly."""
+    sent = bytes(raw)
+    text_bytes = 0 if bytes(suffix) == b"null" else len(bytes(suffix))
+    if b'"' in sent[:64]:
+        return Extent(text_bytes=text_bytes + len(sent))
+    prompt = prompt_of(msgspec.json.decode(sent))
+    return Extent(text_bytes=text_bytes + (len(sent) if prompt.texts else 0), tokens=prompt.tokens)
 
 
 def prompt_of(given: Any) -> Prompt:

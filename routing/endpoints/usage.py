@@ -109,14 +109,6 @@ def texts_in(value: Any, *, is_prompt: bool = False) -> list[str]:
     return texts
 
 
-def count_images(messages: Any) -> int:
-    """How many parts of the messages are images."""
-    listed = messages if isinstance(messages, list) else []
-    contents = [message.get("content") for message in listed if isinstance(message, dict)]
-    parts = [part for content in contents if isinstance(content, list) for part in content]
-    return sum(1 for part in parts if isinstance(part, dict) and "image" in str(part.get("type")))
-
-
 def has_text(texts: Iterable[str]) -> bool:
     """Whether anything was said."""
     return any(texts)

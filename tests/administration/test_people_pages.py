@@ -178,7 +178,14 @@ def test_a_team_is_deactivated_and_activated_after_a_confirmation(desk: Desk) ->
 
 def test_a_team_is_not_deactivated_by_the_way(desk: Desk) -> None:
     team = make_team()
-    desk.change(team, department=team.department_id, slug=team.slug, name="Renamed", is_active="")
+    desk.change(
+        team,
+        department=team.department_id,
+        slug=team.slug,
+        name="Renamed",
+        is_active="",
+        counters_away="refuse",
+    )
     stored = Team.objects.get(pk=team.pk)
     assert (stored.name, stored.is_active) == ("Renamed", True)
 

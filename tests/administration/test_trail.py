@@ -105,7 +105,9 @@ def test_change_and_event_are_kept_or_lost_together(desk: Desk) -> None:
     slug, team, events = unique("department"), make_team(), AdminEvent.objects.count()
     attempts: list[Callable[[], object]] = [
         lambda: desk.add(Department, slug=slug, name="A name", time_zone="UTC"),
-        lambda: desk.change(team, department=team.department_id, slug=team.slug, name="Another"),
+        lambda: desk.change(
+            team, department=team.department_id, slug=team.slug, name="Another", counters_away="refuse"
+        ),
         lambda: desk.post(page(Team, "delete", team), {"post": "yes"}),
         lambda: desk.post(
             page(Team, "changelist"),
