@@ -21,7 +21,15 @@ from django.db import DataError, IntegrityError, connection, transaction
 from billing.ledger import OPEN_MARK, LedgerEntry
 from billing.ledger_rows import Head, append_entries, read_head
 from billing.models import QuarantinedFrame, UsageRecord
-from billing.spool import Frame, has_unread_bytes, is_owner_alive, read_frames, segments_of, used_bytes
+from billing.spool import (
+    Frame,
+    has_unread_bytes,
+    is_owner_alive,
+    is_whole,
+    read_frames,
+    segments_of,
+    used_bytes,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +51,8 @@ class DeadSpool:
     """A spool without an owner, of which every record is in the ledger.
 
     `departments`: those whose calls it tells of. `last_ends`: the number of the last end of each, where it was
-    followed from its first frame. `abandoned`: the calls that it left open.
+    followed from its first frame. `abandoned`: the calls that it left open. `is_whole`: whether a call of which it
+    tells nothing was never made.
     """
 
     id: UUID
@@ -51,6 +60,7 @@ class DeadSpool:
     departments: frozenset[int]
     last_ends: Mapping[int, int] | None
     abandoned: tuple[UUID, ...]
+    is_whole: bool = False
 
 
 class Counters(Protocol):
@@ -93,6 +103,7 @@ class _Position:
     shipped_at: dict[Path, float] = field(default_factory=dict)  # segments that nothing will be added to
     abandoned: dict[UUID, int | None] = field(default_factory=dict)  # and their departments
     ended_at: float | None = None
+    is_whole: bool | None = None  # not asked yet
 
     def note(self, path: Path, frame: Frame) -> Head | None:
         """Follow one frame; returns the head of an entry of the ledger."""
@@ -202,6 +213,8 @@ class Shipper:
 
     def _is_counted(self, spool: UUID, position: _Position) -> bool:
         """Whether the files of a dead worker may go."""
+        if position.is_whole is None:
+            position.is_whole = is_whole(self._directory, spool)
         of_abandoned = {department for department in position.abandoned.values() if department is not None}
         dead = DeadSpool(
             id=spool,
@@ -209,6 +222,7 @@ class Shipper:
             departments=frozenset(position.last_ends) | of_abandoned,
             last_ends=dict(position.last_ends) if position.first_seq == 1 else None,
             abandoned=tuple(position.abandoned),
+            is_whole=position.is_whole,
         )
         if self._counters.adopt(dead):
             return True

@@ -79,6 +79,7 @@ class Spool:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = os.open(directory / f"{spool_id}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.pwrite(self._lock, read_boot_id(), 0)
         self._file = self._reserve_segment(0)
 
     def admit(self) -> None:
@@ -222,6 +223,34 @@ def has_unread_bytes(path: Path, offset: int) -> bool:
     with path.open("rb") as file:
         file.seek(offset)
         return any(piece.strip(b"\0") for piece in iter(lambda: file.read(1024**2), b""))
+
+
+def read_boot_id() -> bytes:
+    """Names this start of the machine; empty where that is not told."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()
+    except OSError:
+        return b""
+
+
+def is_whole(directory: Path, spool: UUID) -> bool:
+    """Whether every frame that the owner appended can be read: the machine has not been started anew since, and
+    nothing is damaged. Segments that were removed are not asked for."""
+    try:
+        written = (directory / f"{spool}.lock").read_bytes()
+    except FileNotFoundError:
+        return False
+    if not written or written != read_boot_id():
+        return False
+    return not any(has_unread_bytes(path, _end_of(path)) for path in segments_of(directory).get(spool, []))
+
+
+def _end_of(path: Path) -> int:
+    """The offset behind the last whole frame."""
+    offset = 0
+    while frames := read_frames(path, offset, limit=1000):
+        offset = frames[-1].end
+    return offset
 
 
 def is_owner_alive(directory: Path, spool: UUID) -> bool:

@@ -9,15 +9,18 @@ from django.db import connection, transaction
 
 from billing.admission.account import Account, Standing, Steps
 from billing.admission.books import UnknownDepartment
-from billing.admission.commands import Commands
-from billing.admission.holds import EndFrame, Frames
+from billing.admission.commands import Commands, marker_key
+from billing.admission.holds import EndFrame, Frames, in_pieces, read_hold
 from billing.admission.ledger_view import LedgerView
-from billing.admission.links import Exchange
+from billing.admission.links import Exchange, StoreRefused
 from billing.admission.rebuild import Rebuilder
 from billing.admission.rules import RuleBook
 from billing.admission.spool_frames import SpoolFrames
+from billing.models import UsageRecord
 from billing.shipper import DeadSpool
 
+_DONE = 1
+_PIECE = 100
 _TRIES = 3  # a department whose rules change, or whose counters are lost, meanwhile
 
 
@@ -47,7 +50,7 @@ class Adoption:
         Sent again it changes nothing. Raises StoreLost, RebuildFailed, and Django's errors.
         """
         frames = _DeadFrames(dead, self._ledger.read_ends(dead.id, dead.abandoned))
-        done = [self._book(department_id, dead.id, frames) for department_id in sorted(dead.departments)]
+        done = [self._book(department_id, dead, frames) for department_id in sorted(dead.departments)]
         return all(done)
 
     def give_up(self, dead: DeadSpool) -> None:
@@ -56,15 +59,17 @@ class Adoption:
             if self._read_rules(department_id) is not None:
                 self._ledger.raise_epoch(department_id, above=0)
 
-    def _book(self, department_id: int, spool: UUID, frames: Frames) -> bool:
+    def _book(self, department_id: int, dead: DeadSpool, frames: Frames) -> bool:
         for _ in range(_TRIES):
             book = self._read_rules(department_id)
             if book is None:
                 return True
-            account = Account(book, self._commands, str(spool), frames)
+            account = Account(book, self._commands, str(dead.id), frames)
             standing = drive(self._link, account.renew(time.time_ns() // 1_000_000))
             if standing in (Standing.OPEN, Standing.DECLARED):
                 self._rebuilder.open_if_declared(department_id)
+                if not account.pending and dead.is_whole:
+                    self._release_unbegun(department_id, dead)
                 return not account.pending
             if standing is Standing.REBUILDING:
                 return False
@@ -73,6 +78,24 @@ class Adoption:
             ):
                 return False
         return False
+
+    def _release_unbegun(self, department_id: int, dead: DeadSpool) -> None:
+        """Calls that were let in, and of which the spool tells nothing, were never made: they hold nothing more.
+
+        Where that cannot be done now, the janitor takes them for abandoned.
+        """
+        (reply,) = self._link.exchange([self._commands.call("holds", marker_key(department_id))])
+        if isinstance(reply, StoreRefused) or reply[0] != _DONE:
+            return
+        _, _, epoch, _, flat = reply
+        holds = [read_hold(rid, stored) for rid, stored in zip(flat[::2], flat[1::2], strict=True)]
+        mine = {UUID(hold.rid) for hold in holds if hold.owner.spool == str(dead.id)} - {*dead.abandoned}
+        recorded = UsageRecord.objects.filter(pk__in=mine).values_list("pk", flat=True)
+        for piece in in_pieces(sorted(mine.difference(recorded)), _PIECE):
+            key = marker_key(department_id)
+            self._link.exchange(
+                [self._commands.call("sweep", key, str(rid), 0, 0, 0, epoch) for rid in piece]
+            )
 
     def _read_rules(self, department_id: int) -> RuleBook | None:
         """None where nothing is counted."""

@@ -18,6 +18,7 @@ from billing.models import QuarantinedFrame, UsageCorrection, UsageRecord
 from billing.rule_models import SweptCall
 from billing.shipper import Shipper
 from tests.admission.office import Office, Worker
+from tests.processes import Processes, wait_for
 
 
 @pytest.fixture
@@ -72,6 +73,26 @@ def test_what_a_killed_worker_left_is_booked_and_only_then_its_files_go(
     assert files(tmp_path) == []
     office.rebuild()
     assert office.counter() == (230, 0), "as the ledger says"
+
+
+@pytest.mark.parametrize("same_boot", [True, False])
+def test_a_call_that_was_let_in_and_never_begun_costs_nothing_unless_its_frame_may_be_lost(
+    office: Office, worker: Worker, old_epochs: None, tmp_path: Path, *, same_boot: bool
+) -> None:
+    worker.admit(100)
+    unbegun = worker.admit(70, begins=False)
+    worker.die()
+    if not same_boot:
+        (tmp_path / f"{worker.spool.id}.lock").write_bytes(b"another start of this machine")
+    keeper = office.keeper()
+    keeper._look = lambda: None  # type: ignore[method-assign]
+    shipper = Shipper(tmp_path, keeper)
+    shipper.ship_all()
+    keeper.turn()
+    assert office.counter() == ((100, 0) if same_boot else (100, 70))
+    office.keeper().turn()
+    assert office.counter() == ((100, 0) if same_boot else (170, 0)), "the janitor must take it for made"
+    assert UsageRecord.objects.filter(pk=unbegun).exists() is not same_boot
 
 
 def test_a_shipper_that_dies_while_it_books_changes_nothing_the_second_time(
@@ -183,6 +204,19 @@ def test_a_department_without_rules_or_that_is_gone_holds_nothing_up(tmp_path: P
     keeper.turn()
     shipper.ship_all()
     assert files(tmp_path) == []
+
+
+def test_the_shippers_process_has_a_keeper(
+    office: Office, worker: Worker, tmp_path: Path, processes: Processes
+) -> None:
+    worker.end(worker.admit(), 20)
+    worker.admit()
+    worker.die()
+    shipper, log = processes.start("shipper", "ship", environment={"GATEWAY_SPOOL_DIR": str(tmp_path)})
+    wait_for(lambda: office.counter() == (120, 0), "what the dead worker left")
+    wait_for(lambda: not list(tmp_path.glob("*.spool")), "its files to go")
+    shipper.terminate()
+    assert shipper.wait(20) == 0, log.read_text()
 
 
 # --- silent workers ------------------------------------------------------------------------------
