@@ -24,6 +24,7 @@ from routing.client_address import TrustedProxies
 from routing.configuration import Configuration, DatabaseThreads
 from routing.endpoints.bounds import Bounds
 from routing.headers import Shown
+from routing.idempotency_store import IdempotencyStore
 from routing.key_watch import KeyWatch
 from routing.metrics import Metrics
 from routing.models import Provider as ProviderName
@@ -106,6 +107,7 @@ class Gateway:
         self._finishing: set[asyncio.Task[None]] = set()
         self.refusals = RefusalBundles(options.refusal_rows)
         self.estimator = Estimator()
+        self.idempotency = IdempotencyStore(options.redis_url)
         self.ledger: Ledger
         self.metrics: Metrics
         self.vitals = Vitals(self)
@@ -141,6 +143,7 @@ class Gateway:
         self._append_bundles(self.refusals.drain_all())
         await self.key_uses.flush()
         await self.key_watch.close()
+        await self.idempotency.close()
         await self.configuration.close()
         self._pool.close()
         await asyncio.to_thread(self._database.close)
