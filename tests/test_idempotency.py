@@ -274,6 +274,12 @@ def test_without_the_store_nothing_is_promised(
     assert again.content == first.content
 
 
+def held_at(place: Place) -> bytes | None:
+    with redis.Redis.from_url(settings.REDIS_URL) as store:
+        held: bytes | None = store.get(place.name)
+        return held
+
+
 async def test_a_worker_renews_its_mark_and_minds_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("routing.idempotency_store._LEASE_S", 0.3)
     call = Call("POST", "/v1/x", {}, b"{}", Client(never))
@@ -288,11 +294,11 @@ async def test_a_worker_renews_its_mark_and_minds_no_other(monkeypatch: pytest.M
         await asyncio.sleep(0.6)
         assert not waiting.done(), "the mark has outlived its lease"
         await store.end(others, None)  # not its to end
-        await asyncio.sleep(0.1)
-        assert not waiting.done()
+        assert held_at(mine) == mine.mark
         renewing.cancel()
         assert await waiting is None, "it lapses with its worker"
         await store.end(mine, Answer(200, b"late", "", "id"))
+        assert held_at(mine) == others.mark
         await store.end(others, Answer(200, b"true", "", "id"))
         answer = await store.take(mine)
         assert answer is not None
