@@ -39,13 +39,13 @@ def check_reference(reference: str) -> None:
 def encrypt_credential(secret: str, base_url: str) -> bytes:
     """Encrypt `secret` for the host of `base_url`; it opens for no other host."""
     payload = json.dumps({"host": _host(base_url), "secret": secret}).encode()
-    return _fernet().encrypt(payload)
+    return field_cipher().encrypt(payload)
 
 
 def decrypt_credential(encrypted: bytes, base_url: str) -> str:
     """The secret stored for the host of `base_url`. Raises CredentialError."""
     try:
-        payload = json.loads(_fernet().decrypt(encrypted))
+        payload = json.loads(field_cipher().decrypt(encrypted))
     except InvalidToken:
         raise CredentialError(_OPENS_WITH_NONE) from None
     if payload["host"] != _host(base_url):
@@ -65,7 +65,7 @@ def needs_rotation(encrypted: bytes) -> bool:
 def rotate_credential(encrypted: bytes) -> bytes:
     """The same credential under the first of GATEWAY_FIELD_KEYS. Raises CredentialError when none opens it."""
     try:
-        return _fernet().rotate(encrypted)
+        return field_cipher().rotate(encrypted)
     except InvalidToken:
         raise CredentialError(_OPENS_WITH_NONE) from None
 
@@ -93,7 +93,8 @@ def _host(base_url: str) -> str:
     return urlsplit(base_url).netloc.lower()
 
 
-def _fernet() -> MultiFernet:
+def field_cipher() -> MultiFernet:
+    """What encrypts fields at rest under GATEWAY_FIELD_KEYS. Raises CredentialError when there is no usable key."""
     return MultiFernet(_field_keys())
 
 

@@ -30,6 +30,7 @@ from routing.client_address import TrustedProxies
 from routing.configuration import Configuration, DatabaseThreads
 from routing.endpoints.bounds import Bounds
 from routing.headers import Shown
+from routing.idempotency_store import IdempotencyStore
 from routing.key_watch import KeyWatch
 from routing.metrics import Metrics
 from routing.models import Provider as ProviderName
@@ -114,6 +115,7 @@ class Gateway:
         self._finishing: set[asyncio.Task[None]] = set()
         self.refusals = RefusalBundles(options.refusal_rows)
         self.estimator = Estimator()
+        self.idempotency = IdempotencyStore(options.redis_url)
         self.ledger: Ledger
         self.admissions: Admissions
         self._counters = DatabaseThreads(1)  # sums of a rebuild hold up no look-up of a key
@@ -162,6 +164,7 @@ class Gateway:
         await self.admissions.close()
         await self.key_uses.flush()
         await self.key_watch.close()
+        await self.idempotency.close()
         await self.configuration.close()
         self._pool.close()
         await asyncio.to_thread(self._database.close)

@@ -4,9 +4,11 @@ from billing.ledger import clean_text
 from routing.admission import admit
 from routing.authentication import authenticate
 from routing.call import Call, Reply
-from routing.endpoints.base import Endpoint
+from routing.endpoints.base import Endpoint, Request
 from routing.endpoints.models import render_model, render_models
 from routing.gateway import Gateway
+from routing.idempotency import answer_once
+from routing.snapshot import ServedModel
 from routing.stages import (
     begin_call,
     call_plain,
@@ -22,7 +24,7 @@ _STREAM_HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-co
 
 
 async def complete(gateway: Gateway, call: Call, endpoint: Endpoint, trace: Trace) -> Reply:
-    """POST to an endpoint: authenticate -> read -> find the model -> route -> admit -> call and charge.
+    """POST to an endpoint: authenticate -> read -> find the model -> answer it, once.
 
     `GatewayView` records the request, however this function ends. A plain answer is priced before it is sent.
     Of a stream the first piece is awaited here, while the status is still open; `relay_stream` prices and
@@ -35,8 +37,14 @@ async def complete(gateway: Gateway, call: Call, endpoint: Endpoint, trace: Trac
     trace.end_user = clean_text(call.headers.get("x-user-id") or request.end_user)
     model = find_granted_model(snapshot, caller, request.model, trace)
     check_model_bounds(model, request)
-    target = choose_backend(model, trace)
+    return await answer_once(
+        gateway, call, request, trace, lambda: answer(gateway, call, request, model, trace)
+    )
 
+
+async def answer(gateway: Gateway, call: Call, request: Request, model: ServedModel, trace: Trace) -> Reply:
+    """What the model answers: route -> admit -> call and charge."""
+    target = choose_backend(model, trace)
     begin_call(gateway, trace, await admit(gateway, request, model, trace))
     if not request.stream:
         return Reply(body=await call_plain(gateway, request, target, trace))

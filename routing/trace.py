@@ -70,6 +70,12 @@ class Trace:
         self.http_status = error.status
         self.reason = error.reason
 
+    def replay(self, http_status: int) -> None:
+        """The answer of an earlier call is told again: no backend is called, nothing is spent."""
+        self.status = Status.COMPLETED if http_status == 200 else Status.REFUSED
+        self.http_status = http_status
+        self.reason = "idempotent_replay"
+
     def leave(self) -> None:
         """The caller disconnected before its answer was complete."""
         self.status = Status.CLIENT_LEFT

@@ -223,6 +223,71 @@ def model_unpriced(name: str) -> GatewayError:
     )
 
 
+def idempotency_key_invalid(longest: int) -> GatewayError:
+    """The header is there and holds no key."""
+    return GatewayError(
+        400,
+        "idempotency_key_invalid",
+        f"Idempotency-Key must be 1 to {longest} printable ASCII characters.",
+        code="invalid_value",
+    )
+
+
+def idempotency_streamed() -> GatewayError:
+    """What a stream tells is not kept."""
+    return GatewayError(
+        400,
+        "idempotency_streamed",
+        "Idempotency-Key is for plain calls: a stream is not kept. Send it without the header.",
+        code="unsupported_parameter",
+        param="stream",
+    )
+
+
+def idempotency_key_reused() -> GatewayError:
+    """The key was used for another call."""
+    return GatewayError(
+        422,
+        "idempotency_key_reused",
+        "This Idempotency-Key was used within the last 24 hours with another body or path.",
+        code="idempotency_key_reused",
+    )
+
+
+def idempotency_in_progress() -> GatewayError:
+    """The first call of this key goes on for longer than we let a second one wait."""
+    return GatewayError(
+        409,
+        "idempotency_in_progress",
+        "The first call with this Idempotency-Key goes on. Send it again later for its answer.",
+        code="idempotency_in_progress",
+        headers={"retry-after": "5"},
+    )
+
+
+def idempotency_answer_gone() -> GatewayError:
+    """The call was made, but its answer was not kept."""
+    return GatewayError(
+        409,
+        "idempotency_answer_gone",
+        "The call with this Idempotency-Key was made, but its answer was not kept; it is not made again.",
+        code="idempotency_answer_gone",
+        headers={"x-should-retry": "false"},
+    )
+
+
+def idempotency_unavailable() -> GatewayError:
+    """Whether the call was made before cannot be looked up."""
+    return GatewayError(
+        503,
+        "idempotency_unavailable",
+        "Idempotency keys cannot be looked up now. Try again, or send the call without the header.",
+        type="service_unavailable_error",
+        code="server_is_overloaded",
+        headers={"retry-after": "1"},
+    )
+
+
 def ledger_unavailable() -> GatewayError:
     """The spool has no room to record another call, so no call is made."""
     return GatewayError(
