@@ -1,6 +1,6 @@
 # Two commands are all a newcomer needs: `make run` and `make test`. `make help` lists the rest.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow lint format bench migrate demo-reset lock clean venv packages packages-dev
+.PHONY: help run test test-slow lint format bench chaos migrate demo-reset lock clean venv packages packages-dev
 
 PORT ?= 8000
 export PORT
@@ -42,6 +42,9 @@ format: packages-dev ## Rewrite the code in the house format
 
 bench: packages-dev ## Measure the gateway (ARGS="..." is passed on)
 	@$(PY) -m bench $(ARGS)
+
+chaos: packages-dev ## Break a running product in every way and prove its books (ARGS="--scene store" to choose)
+	@$(PY) -m tests.chaos $(ARGS)
 
 migrate: packages ## Bring the database of the environment up to date
 	@$(PY) manage.py migrate $(ARGS)

@@ -233,6 +233,10 @@ class Account:
         self.pending = deque(self._frames.after(booked, self.department_id))
         self._booked, self._has_gap = booked, False
 
+    def is_open_at(self, marker: Marker) -> bool:
+        """Whether the store still has the counters that this account is open for."""
+        return marker.n == self._epoch and marker.is_of_this_run and marker.state == READY
+
     def _may_speak(self, marker: Marker) -> bool:
         if marker.n > self.book.epoch:
             self.standing = Standing.BEHIND

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from billing.admission.account import Account, Admitted, Again, Standing, Steps
-from billing.admission.commands import Command, Commands
+from billing.admission.commands import Command, Commands, read_marker
 from billing.admission.holds import Ask, EndFrame, Frames
 from billing.admission.links import DirectLink, Reply, StoreLost, StoreRefused
 from billing.admission.rebuild import BEAT_MS, LEASE_MS, Rebuilder, RebuildFailed
@@ -31,6 +31,8 @@ _TRIES = 3  # a window that ends and an epoch that ends, in one admission
 _OPEN_S = 4.0  # how long a call waits for counters that are being made anew: longer than that usually takes
 _RECONNECT_S = (0.02, 0.5)  # the first pause, and the longest
 _RENEW_S = 0.05
+_LOOK_AT = 50  # idle departments in each beat
+_RENEW_AT_ONCE = 4
 _HOUSEKEEPING_S = 0.1
 _AFTER_DEADLINE_MS = 60_000  # a hold outlives the longest call by so much
 
@@ -399,6 +401,28 @@ class Admissions:
                 (reply,) = await self._wire.exchange([self._commands.beat(self._spool, LEASE_MS)])
                 if not isinstance(reply, StoreRefused):
                     self.clock.learn(reply[1])
+                await self._look_around()
+
+    async def _look_around(self) -> None:
+        """See whether counters that nobody has asked for lately are still there, some in each beat, in turn.
+
+        Few are made anew at a time, so that those that callers wait for come first. Raises StoreLost.
+        """
+        for _ in range(min(_LOOK_AT, len(self._desks))):
+            number, desk = next(iter(self._desks.items()))
+            self._desks[number] = self._desks.pop(number)  # the last in the next round
+            if desk.renewal is not None or desk.account.standing is not Standing.OPEN:
+                continue
+            (reply,) = await self._wire.exchange([self._commands.status(number, self._spool)])
+            if self._renewing >= _RENEW_AT_ONCE:
+                return
+            if not isinstance(reply, StoreRefused) and not desk.account.is_open_at(read_marker(reply)):
+                desk.account.standing = Standing.LOST
+                self.renew(desk)
+
+    @property
+    def _renewing(self) -> int:
+        return sum(desk.renewal is not None for desk in self._desks.values())
 
     async def _keep_house(self) -> None:
         """Settlements that had to wait are tried again."""

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 Taker = Callable[[Reply | StoreLost], None]
 _CONNECT_S = 1.0
+_LAST_CHANCE_S = 0.005
 _REFUSAL = b"NOSCRIPT"  # the one error after which the connection is made anew: that loads the scripts
 
 
@@ -121,6 +122,7 @@ class _Protocol(asyncio.Protocol):
         self._takers: deque[Taker] = deque()
         self._batches: deque[list[float]] = deque()  # until when, and how many replies are still to come
         self._timer: asyncio.TimerHandle | None = None
+        self._is_late = False
         self._is_lost = False
         self.on_lost: Callable[[], None] = lambda: None
 
@@ -174,10 +176,15 @@ class _Protocol(asyncio.Protocol):
         self._timer = None
         if not self._batches:
             return
-        if self._batches[0][0] <= self._loop.time():
+        due = self._batches[0][0]
+        if due > self._loop.time():
+            self._is_late = False
+            self._timer = self._loop.call_at(due, self._look)
+        elif self._is_late:
             self.abort()
-        else:
-            self._timer = self._loop.call_at(self._batches[0][0], self._look)
+        else:  # perhaps it is we who are late, and the replies wait to be read
+            self._is_late = True
+            self._timer = self._loop.call_later(_LAST_CHANCE_S, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The server closed, or the network did."""

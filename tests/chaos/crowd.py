@@ -94,8 +94,8 @@ class Crowd:
         (spender,) = self._random.choices(self._spenders, [one.weight for one in self._spenders])
         try:
             how = await self._ask(client, url, spender)
-        except httpx.HTTPError:
-            how = "no answer"
+        except httpx.HTTPError as error:
+            how = "late" if isinstance(error, httpx.TimeoutException) else "no answer"
         self.ended.append(Ended(time.monotonic(), worker, how))
 
     async def _ask(self, client: httpx.AsyncClient, url: str, spender: Spender) -> str:

@@ -15,8 +15,10 @@ import redis
 from tests.chaos.stage import WORKERS, Stage
 
 # What a caller may be told in any scene. "no answer" and "cut" come only where a gateway or all is killed.
-ALWAYS = frozenset({"200", "left", "429 budget_spent", "429 budget_held", "429 rate_limited"})
-KILLED = {"no answer", "cut", "503 gateway_stopped"}
+HEALTHY = frozenset({"200", "left", "429 budget_spent", "429 budget_held", "429 rate_limited"})
+# On a busy machine a call of the store may take longer than its 250 ms in any scene.
+ALWAYS = HEALTHY | {"503 counters_unavailable"}
+KILLED = {"no answer", "late", "cut", "503 gateway_stopped"}
 COUNTERS_AWAY = {"503 counters_unavailable", "503 counters_rebuilding"}
 
 
