@@ -42,6 +42,11 @@ def states(draw: st.DrawFn) -> Document:
     def either(there: bool, identity: Entry, **fields: Any) -> Entry:
         return {**identity, **(fields if there else absent)}
 
+    rules: list[tuple[Entry, bool]] = [
+        ({"team": name("team", 0), "end_user": "*", "model": name("model", 0)}, 0 in models),
+        ({"department": name("dept", 1)}, 1 in departments),
+    ]
+
     return {
         "departments": [
             either(n in departments, {"slug": name("dept", n)}, name=draw(text), cost_centre=draw(text))
@@ -122,6 +127,19 @@ def states(draw: st.DrawFn) -> Document:
                 "is_paused": draw(flag),
             }
             for n in range(2)
+        ],
+        "limits": [
+            either(
+                there and draw(flag),
+                owner,
+                requests_per_minute=draw(st.sampled_from([None, 1, 2])),
+                tokens_per_minute=draw(small),
+            )
+            for owner, there in rules
+        ],
+        "budgets": [
+            {**either(there and draw(flag), owner, hard=draw(flag)), "per": "day", unit: draw(small)}
+            for (owner, there), unit in zip(rules, ("tokens", "money_usd"), strict=True)
         ],
     }
 

@@ -12,7 +12,12 @@ from gateway_site.configuration_file.schema import Field
 from gateway_site.home import BASE_DIR
 
 REFERENCE = (BASE_DIR / "docs" / "reference" / "configuration-file.md").read_text()
-HOW_TO = (BASE_DIR / "docs" / "how-to" / "configure-from-a-file.md").read_text()
+PAGES = ["how-to/configure-from-a-file.md", "how-to/set-a-budget.md", "reference/limits-and-budgets.md"]
+EXAMPLES = [
+    part.partition("```")[0]
+    for page in PAGES
+    for part in (BASE_DIR / "docs" / page).read_text().split("```yaml\n")[1:]
+]
 
 
 def describe(kind: Kind, field: Field) -> str:
@@ -28,9 +33,8 @@ def test_every_field_is_described_and_no_other(kind: Kind) -> None:
     assert rows == [describe(kind, field) for field in kind.fields]
 
 
-@pytest.mark.parametrize("number", range(HOW_TO.count("```yaml")))
-def test_every_example_is_a_file_that_can_be_read(number: int) -> None:
-    example = HOW_TO.split("```yaml\n")[number + 1].partition("```")[0]
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_every_example_is_a_file_that_can_be_read(example: str) -> None:
     variables = {"GATEWAY_APPLY_OPENAI_KEY": "x"}
     assert read_entries(example, variables)
 

@@ -91,6 +91,19 @@ def document() -> dict[str, list[dict[str, Any]]]:
                 "ip_ranges": ["10.0.0.0/8", "2001:db8::/32"],
                 "is_paused": True,
             },
+            {"team": "u", "name": "only one", "secret": generate_key(), "expires_at": "never"},
+        ],
+        "limits": [
+            {"department": "d", "requests_per_minute": 1, "tokens_per_minute": 2, "requests_at_a_time": 3},
+            {"team": "t", "end_user": "*", "model": "m", "tokens_per_minute": 100_000_000_000},
+            {"team": "u", "key": "only one", "requests_at_a_time": 1},
+        ],
+        "budgets": [
+            {"department": "d", "per": "year", "money_usd": "9000000000", "hard": True},
+            {"team": "t", "per": "hour", "money_usd": "0.000000001", "hard": False},
+            {"team": "t", "per": "hour", "tokens": 9_000_000_000_000_000_000},
+            {"team": "t", "application": "a", "end_user": "no", "per": "day", "tokens": 1},
+            {"team": "u", "key": "only one", "model": "m", "per": "month", "money_usd": "0.10"},
         ],
     }  # fmt: skip
 
@@ -136,7 +149,7 @@ def test_a_moved_key_is_recognised_by_its_value(moved: dict[str, Any], document:
         peppers = Peppers.parse(settings.GATEWAY_KEY_PEPPERS)
         for entry in document["keys"]:
             key = ApiKey.objects.get(digest__in=peppers.digests(entry["secret"]))
-            assert key.team.slug == "t"
+            assert key.team.slug == entry["team"]
             assert (key.paused_at is not None) is entry.get("is_paused", False)
 
 

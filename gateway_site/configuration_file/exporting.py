@@ -45,12 +45,14 @@ def export_pieces(*, without: Collection[str] = ()) -> Iterator[str]:
     yield f"{_HEADER}version: {VERSION}\n"
     for kind in KINDS:
         if kind.section not in without:
-            yield from _dump_section(kind)
+            yield from _dump_section(kind, with_keys="keys" not in without)
 
 
-def _dump_section(kind: Kind) -> Iterator[str]:
+def _dump_section(kind: Kind, *, with_keys: bool) -> Iterator[str]:
     heading = f"\n{kind.section}:\n"
     for row in kind.all_rows():
+        if not with_keys and row.values.get("key") is not None:
+            continue  # a rule of a key goes where the key goes
         item = [dict(_list_fields(kind, row))]
         dumped = yaml.dump(item, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
         yield heading + "".join(f"  {line}\n" for line in dumped.splitlines())
@@ -58,7 +60,7 @@ def _dump_section(kind: Kind) -> Iterator[str]:
 
 
 def _list_fields(kind: Kind, row: Row) -> Iterator[tuple[str, Any]]:
-    for field in (field for field in kind.fields if field.is_exported):
+    for field in (field for field in kind.fields if field.is_exported and field.name in row.values):
         value = row.values[field.name]
         if value is not None or not field.is_nullable:
             yield field.name, field.form.write(value)

@@ -5,7 +5,9 @@ A new kind is a file here and a line below; the reader, the differ, the export a
 
 from gateway_site.configuration_file.kinds.backends import Backends
 from gateway_site.configuration_file.kinds.base import Kind
+from gateway_site.configuration_file.kinds.budgets import Budgets
 from gateway_site.configuration_file.kinds.keys import Keys
+from gateway_site.configuration_file.kinds.limits import Limits
 from gateway_site.configuration_file.kinds.models import Models
 from gateway_site.configuration_file.kinds.organisation import Applications, Departments, Teams
 from gateway_site.configuration_file.kinds.people import Members, People
@@ -23,4 +25,6 @@ KINDS: tuple[Kind, ...] = (
     Routes(),
     Prices(),
     Keys(),
+    Limits(),
+    Budgets(),
 )

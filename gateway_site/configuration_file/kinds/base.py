@@ -84,7 +84,7 @@ class Kind(ABC):
         return {
             name: (row.values[name], value)
             for name, value in entry.values.items()
-            if name in row.values and row.values[name] != value
+            if name in row.values and name not in self.identity and row.values[name] != value
         }
 
     def describe_new(self, entry: Entry) -> dict[str, Any]:
