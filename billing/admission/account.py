@@ -16,7 +16,7 @@ from billing.admission.commands import DECLARING, READY, Command, Commands, Mark
 from billing.admission.holds import Amounts, Ask, EndFrame, Frames, Hold, HoldOwner, in_pieces
 from billing.admission.links import Reply, StoreLost, StoreRefused
 from billing.admission.refusals import AWAY_STORE, Figures, Refused, refuse_budget, refuse_rate
-from billing.admission.rules import Budget, Plan, RuleBook
+from billing.admission.rules import Budget, Dimensions, Plan, RuleBook
 
 _DONE, _NOTHING, _KNOWN = 1, 0, 2
 _LATE, _OTHER_EPOCH, _LOST_COUNTER, _OTHER_WINDOW, _HARD, _HELD, _RATE, _GAP = range(-1, -9, -1)
@@ -66,14 +66,28 @@ class Admitted:
 
 
 class Account:
-    """See the module. `frames` is the worker's spool, `spool` its id, by which the worker is known too."""
+    """See the module. `frames` is the worker's spool, `spool` its id, by which the worker is known too.
 
-    def __init__(self, book: RuleBook, commands: Commands, spool: str, frames: Frames) -> None:
+    `holds` are the open calls of the worker, which its accounts share: after a team has moved, its open calls
+    count in two departments. `not_before_ms`: until when commands of another process for this spool may still be
+    carried out; who adopts a dead worker's spool gives it.
+    """
+
+    def __init__(
+        self,
+        book: RuleBook,
+        commands: Commands,
+        spool: str,
+        frames: Frames,
+        *,
+        holds: dict[str, Hold] | None = None,
+        not_before_ms: int = 0,
+    ) -> None:
         self.book = book
         self.department_id = book.department_id
         self.standing = Standing.LOST
         self.lost_in = 0  # the epoch in which a counter was found missing
-        self.holds: dict[str, Hold] = {}
+        self.holds: dict[str, Hold] = {} if holds is None else holds
         self.pending: deque[EndFrame] = deque()  # in the order of their numbers
         self._commands = commands
         self._spool = spool
@@ -81,6 +95,17 @@ class Account:
         self._booked = 0  # the last number known to be booked in this epoch
         self._epoch = 0  # in which it has declared
         self._not_before: dict[str, int] = {}  # until when a lost command may still hold a call
+        self._nothing_before_ms = not_before_ms
+
+    def learn(self, book: RuleBook) -> None:
+        """Other rules are in force. When they make a new epoch, nothing is said in the old one any more."""
+        if book.epoch != self.book.epoch:
+            self.standing = Standing.LOST
+        self.book = book
+
+    def concerns(self, call: Dimensions) -> bool:
+        """Whether a call counts here: it was the department's when it was admitted, or its team is now."""
+        return call.department_id == self.department_id or call.team_id in self.book.team_ids
 
     # --- admission -------------------------------------------------------------------------------
 
@@ -118,8 +143,10 @@ class Account:
     # --- the end of a call -----------------------------------------------------------------------
 
     def end(self, frame: EndFrame) -> None:
-        """A call has ended, and its frame is in the spool."""
+        """A call has ended, and its frame is in the spool. Tell every account of the worker."""
         self.holds.pop(frame.rid, None)
+        if not self.concerns(frame.call):
+            return
         if frame.seq > (self.pending[-1].seq if self.pending else self._booked):
             self.pending.append(frame)
 
@@ -137,7 +164,7 @@ class Account:
 
     def _settle(self, before: int, frame: EndFrame) -> Command:
         plan = self.book.plan(frame.call, frame.admitted_ms // 1000)
-        not_before = self._not_before.get(frame.rid, 0)
+        not_before = max(self._nothing_before_ms, self._not_before.get(frame.rid, 0))
         return self._commands.settle(
             self._epoch, self.department_id, self._spool, before, frame, plan, not_before
         )
@@ -179,7 +206,7 @@ class Account:
             yield from self._declare(marker.n, now_ms)
             self._epoch = marker.n
         self._booked = marker.booked
-        self.pending = deque(self._frames.after(self._booked, self.department_id))
+        self.pending = deque(self._frames.after(self._booked, self.concerns))
         self.standing = Standing.DECLARED
         yield from self.settle()
         if self.pending or self.standing is not Standing.DECLARED:
@@ -201,7 +228,8 @@ class Account:
 
     def _declare(self, epoch: int, now_ms: int) -> Generator[list[Command], list[Reply], None]:
         """Raises StoreLost when not all could be declared; those that were change nothing the next time."""
-        for holds in in_pieces(list(self.holds.values()), _BATCH):
+        mine = [hold for hold in self.holds.values() if self.concerns(hold.ask.call)]
+        for holds in in_pieces(mine, _BATCH):
             for hold in holds:  # until its reply is here, none of these is known not to come later
                 self._not_before[hold.ask.rid] = now_ms + LIMIT_MS
             replies = yield [self._declaration(epoch, hold, now_ms) for hold in holds]
