@@ -77,7 +77,7 @@ class Keeper:
 
     def adopt(self, dead: DeadSpool) -> bool:
         """See Counters; the work is done in `turn`."""
-        if not dead.departments:
+        if not dead.owners:
             return True
         if dead.id in self._booked:
             self._booked.discard(dead.id)

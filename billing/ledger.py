@@ -64,7 +64,9 @@ class Ledger:
 
     def __init__(self, spool: Spool) -> None:
         self.spool = spool
-        self.last_ends: dict[int, int] = {}  # the number of the last entry of each department
+        self.last_ends: dict[
+            tuple[int, int], int
+        ] = {}  # the number of the last entry of each department and team
         self._encoder = msgspec.json.Encoder()
 
     def append(self, entry: LedgerEntry) -> bytes:
@@ -74,8 +76,8 @@ class Ledger:
         """
         body = self._encode(entry)
         self.spool.append(body)
-        if entry.department_id is not None:
-            self.last_ends[entry.department_id] = entry.seq
+        if entry.department_id is not None and entry.team_id is not None:
+            self.last_ends[entry.department_id, entry.team_id] = entry.seq
         return body
 
     def append_open(self, entry: LedgerEntry) -> None:

@@ -53,6 +53,14 @@ class Head(msgspec.Struct, frozen=True):
     spool: UUID
     seq: int
     department_id: int | None = None
+    team_id: int | None = None
+
+    @property
+    def owner(self) -> tuple[int, int] | None:
+        """Department and team, of a known caller's."""
+        if self.department_id is None or self.team_id is None:
+            return None
+        return self.department_id, self.team_id
 
     @property
     def place(self) -> tuple[UUID, int]:

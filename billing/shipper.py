@@ -50,15 +50,15 @@ _ADVANCE = """
 class DeadSpool:
     """A spool without an owner, of which every record is in the ledger.
 
-    `departments`: those whose calls it tells of. `last_ends`: the number of the last end of each, where it was
-    followed from its first frame. `abandoned`: the calls that it left open. `is_whole`: whether a call of which it
-    tells nothing was never made.
+    `owners`: the departments and teams whose calls it tells of. `last_ends`: the number of the last end of each,
+    where it was followed from its first frame. `abandoned`: the calls that it left open. `is_whole`: whether
+    a call of which it tells nothing was never made.
     """
 
     id: UUID
     directory: Path
-    departments: frozenset[int]
-    last_ends: Mapping[int, int] | None
+    owners: frozenset[tuple[int, int]]
+    last_ends: Mapping[tuple[int, int], int] | None
     abandoned: tuple[UUID, ...]
     is_whole: bool = False
 
@@ -99,9 +99,9 @@ class _Position:
     open_calls: dict[UUID, tuple[Path, Frame]] = field(default_factory=dict)
     first_seq: int = 0  # of all frames that were read
     last_seq: int = 0
-    last_ends: dict[int, int] = field(default_factory=dict)  # by department
+    last_ends: dict[tuple[int, int], int] = field(default_factory=dict)  # by department and team
     shipped_at: dict[Path, float] = field(default_factory=dict)  # segments that nothing will be added to
-    abandoned: dict[UUID, int | None] = field(default_factory=dict)  # and their departments
+    abandoned: dict[UUID, tuple[int, int] | None] = field(default_factory=dict)  # and whose they are
     ended_at: float | None = None
     is_whole: bool | None = None  # not asked yet
 
@@ -115,8 +115,8 @@ class _Position:
             return None
         head = read_head(frame.body)
         self.open_calls.pop(head.request_id, None)
-        if head.department_id is not None:
-            self.last_ends[head.department_id] = frame.seq
+        if head.owner is not None:
+            self.last_ends[head.owner] = frame.seq
         return head
 
 
@@ -201,8 +201,7 @@ class Shipper:
             ship_frames(spool, self._host, batch)
             position.shipped_seq = batch[-1].seq
         position.abandoned = {
-            request_id: read_head(frame.body).department_id
-            for frame, request_id in zip(begun, ids, strict=True)
+            request_id: read_head(frame.body).owner for frame, request_id in zip(begun, ids, strict=True)
         }
         position.open_calls.clear()
         if frames:
@@ -215,11 +214,11 @@ class Shipper:
         """Whether the files of a dead worker may go."""
         if position.is_whole is None:
             position.is_whole = is_whole(self._directory, spool)
-        of_abandoned = {department for department in position.abandoned.values() if department is not None}
+        of_abandoned = {owner for owner in position.abandoned.values() if owner is not None}
         dead = DeadSpool(
             id=spool,
             directory=self._directory,
-            departments=frozenset(position.last_ends) | of_abandoned,
+            owners=frozenset(position.last_ends) | of_abandoned,
             last_ends=dict(position.last_ends) if position.first_seq == 1 else None,
             abandoned=tuple(position.abandoned),
             is_whole=position.is_whole,

@@ -23,7 +23,7 @@ async def admit(gateway: Gateway, request: Request, model: ServedModel, trace: T
     request's time is the store's. Refuses with 429 or 503; see routing/refusals.py.
     """
     estimate, caller = bound_call(gateway, request, model, trace), trace.caller
-    if caller is None or not gateway.admissions.has_rules(caller.owner.department_id):
+    if caller is None or not gateway.admissions.has_rules(caller.owner.department_id, caller.team_id):
         return estimate
     call = Dimensions(
         department_id=caller.owner.department_id,

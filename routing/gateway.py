@@ -210,7 +210,10 @@ class Gateway:
                 "A usage record could not be spooled: %s", entry, extra={"request_id": str(entry.request_id)}
             )
             raise
-        if entry.department_id is not None and self.admissions.has_rules(entry.department_id):
+        department_id, team_id = entry.department_id, entry.team_id
+        if department_id is None or team_id is None:  # nobody's
+            return
+        if self.admissions.has_rules(department_id, team_id):
             self.admissions.end(to_end_frame(entry, body))
 
     def record_begin(self, trace: Trace, reserve: Usage) -> None:

@@ -16,11 +16,12 @@ from billing.admission.commands import DECLARING, READY, Command, Commands, Mark
 from billing.admission.holds import Amounts, Ask, EndFrame, Frames, FramesGone, Hold, HoldOwner, in_pieces
 from billing.admission.links import Reply, StoreLost, StoreRefused
 from billing.admission.refusals import AWAY_STORE, Figures, Refused, refuse_budget, refuse_rate
-from billing.admission.rules import Budget, Plan, RuleBook
+from billing.admission.rules import Budget, Dimensions, Plan, RuleBook
 
 _DONE, _NOTHING, _KNOWN = 1, 0, 2
 _LATE, _OTHER_EPOCH, _LOST_COUNTER, _OTHER_WINDOW, _HARD, _HELD, _RATE, _GAP = range(-1, -9, -1)
 _BATCH = 64
+_NO_REPLY = StoreLost("no reply came", was_sent=True)
 LIMIT_MS = 250
 
 Steps = Generator[list[Command], list[Reply], "Standing"]
@@ -66,26 +67,49 @@ class Admitted:
 
 
 class Account:
-    """See the module. `frames` is the worker's spool, `spool` its id, by which the worker is known too."""
+    """See the module. `frames` is the worker's spool, `spool` its id, by which the worker is known too.
 
-    def __init__(self, book: RuleBook, commands: Commands, spool: str, frames: Frames) -> None:
+    `holds` are the open calls of the worker, which its accounts share: after a team has moved, its open calls
+    count in two departments. `not_before_ms`: until when commands of another process for this spool may still be
+    carried out; who adopts a dead worker's spool gives it.
+    """
+
+    def __init__(
+        self,
+        book: RuleBook,
+        commands: Commands,
+        spool: str,
+        frames: Frames,
+        *,
+        holds: dict[str, Hold] | None = None,
+        not_before_ms: int = 0,
+    ) -> None:
         self.book = book
         self.department_id = book.department_id
         self.standing = Standing.LOST
         self.lost_in = 0  # the epoch in which a counter, or a frame, was found missing
-        self.holds: dict[str, Hold] = {}
+        self.holds: dict[str, Hold] = {} if holds is None else holds
         self.pending: deque[EndFrame] = deque()  # in the order of their numbers
         self._commands = commands
         self._spool = spool
         self._frames = frames
         self._booked = 0  # the last number known to be booked in this epoch
         self._sent = 0  # how many of the pending frames are on their way, in order, from the first
-        self.is_halted = (
-            False  # one of those was not booked: all are to be sent again, once their replies are here
-        )
+        self.is_halted = False  # one of them was not booked: all are sent again once their replies are here
         self._has_gap = False  # the store asks for a frame that is not pending any more
         self._epoch = 0  # in which it has declared
         self._not_before: dict[str, int] = {}  # until when a lost command may still hold a call
+        self._nothing_before_ms = not_before_ms
+
+    def learn(self, book: RuleBook) -> None:
+        """Other rules are in force. When they make a new epoch, nothing is said in the old one any more."""
+        if book.epoch != self.book.epoch:
+            self.standing = Standing.LOST
+        self.book = book
+
+    def concerns(self, call: Dimensions) -> bool:
+        """Whether a call counts here: it was the department's when it was admitted, or its team is now."""
+        return call.department_id == self.department_id or call.team_id in self.book.team_ids
 
     # --- admission -------------------------------------------------------------------------------
 
@@ -133,8 +157,10 @@ class Account:
         return bool(self.book.plan(frame.call, frame.admitted_ms // 1000).rules)
 
     def end(self, frame: EndFrame) -> None:
-        """A call has ended, and its frame is in the spool."""
+        """A call has ended, and its frame is in the spool. Tell every account of the worker."""
         self.holds.pop(frame.rid, None)
+        if not self.concerns(frame.call):
+            return
         if frame.seq > (self.pending[-1].seq if self.pending else self._booked):
             self.pending.append(frame)
 
@@ -177,14 +203,18 @@ class Account:
             frames, commands = self.next_settles()
             if not frames:
                 return self.standing
-            for frame, reply in zip(frames, (yield commands), strict=True):
-                self.take_settle(frame, reply)
+            replies: list[Reply] = [_NO_REPLY] * len(frames)
+            try:
+                replies = yield commands
+            finally:  # also when the connection is lost and nobody goes on with these steps
+                for frame, reply in zip(frames, replies, strict=True):
+                    self.take_settle(frame, reply)
             if self.pending and self.pending[0] is frames[0]:
                 return self.standing
 
     def _settle(self, before: int, frame: EndFrame) -> Command:
         plan = self.book.plan(frame.call, frame.admitted_ms // 1000)
-        not_before = self._not_before.get(frame.rid, 0)
+        not_before = max(self._nothing_before_ms, self._not_before.get(frame.rid, 0))
         return self._commands.settle(
             self._epoch, self.department_id, self._spool, before, frame, plan, not_before
         )
@@ -230,7 +260,7 @@ class Account:
 
     def _read_pending(self, booked: int) -> None:
         """All frames that this epoch does not hold. Raises FramesGone, and then nothing is changed."""
-        self.pending = deque(self._frames.after(booked, self.department_id))
+        self.pending = deque(self._frames.after(booked, self.concerns))
         self._booked, self._has_gap = booked, False
 
     def is_open_at(self, marker: Marker) -> bool:
@@ -246,7 +276,8 @@ class Account:
 
     def _declare(self, epoch: int, now_ms: int) -> Generator[list[Command], list[Reply], None]:
         """Raises StoreLost when not all could be declared; those that were change nothing the next time."""
-        for holds in in_pieces(list(self.holds.values()), _BATCH):
+        mine = [hold for hold in self.holds.values() if self.concerns(hold.ask.call)]
+        for holds in in_pieces(mine, _BATCH):
             for hold in holds:  # until its reply is here, none of these is known not to come later
                 self._not_before[hold.ask.rid] = now_ms + LIMIT_MS
             replies = yield [self._declaration(epoch, hold, now_ms) for hold in holds]

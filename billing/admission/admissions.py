@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from billing.admission.account import Account, Admitted, Again, Standing, Steps
 from billing.admission.commands import Command, Commands, read_marker
-from billing.admission.holds import Ask, EndFrame, Frames
+from billing.admission.holds import Ask, EndFrame, Frames, Hold
 from billing.admission.links import DirectLink, Reply, StoreLost, StoreRefused
 from billing.admission.rebuild import BEAT_MS, LEASE_MS, Rebuilder, RebuildFailed
 from billing.admission.refusals import AWAY_REBUILDING, AWAY_STORE, Refused
@@ -120,7 +120,9 @@ class Admissions:
         self._wire = Wire(url, commands.scripts, self._on_wire_lost)
         self._wire_opened = asyncio.Event()
         self._wire_lost = asyncio.Event()
+        self._holds: dict[str, Hold] = {}
         self._desks: dict[int, _Desk] = {}
+        self._of_team: dict[int, _Desk] = {}  # where each team is now
         self._questions: list[tuple[_Desk, _Question]] = []
         self._ended: set[_Desk] = set()
         self._is_flush_due = False
@@ -162,15 +164,14 @@ class Admissions:
         for department_id, book in books.items():
             desk = self._desks.get(department_id)
             if desk is None:
-                account = Account(book, self._commands, self._spool, self._frames)
+                account = Account(book, self._commands, self._spool, self._frames, holds=self._holds)
                 desk = self._desks[department_id] = _Desk(account)
                 self.renew(desk)
             elif desk.account.book is not book:
-                is_other_epoch = desk.account.book.epoch != book.epoch
-                desk.account.book = book
-                if is_other_epoch:
-                    desk.account.standing = Standing.LOST
+                desk.account.learn(book)
+                if desk.account.standing is Standing.LOST:
                     self.renew(desk)
+        self._of_team = {team: desk for desk in self._desks.values() for team in desk.account.book.team_ids}
 
     @property
     def is_connected(self) -> bool:
@@ -217,16 +218,17 @@ class Admissions:
 
     def end(self, frame: EndFrame) -> None:
         """A call has ended and `frame` is in the spool; it is booked in the next turn of the loop."""
-        desk = self._desks.get(frame.call.department_id)
-        if desk is None or not desk.account.applies(frame):
-            return
-        desk.account.end(frame)
-        self._ended.add(desk)
-        self._schedule()
+        self._holds.pop(frame.rid, None)
+        desk, other = self._desks.get(frame.call.department_id), self._of_team.get(frame.call.team_id)
+        for each in (desk,) if other is desk else (desk, other):  # a team that has moved counts on both sides
+            if each is not None and each.account.applies(frame):
+                each.account.end(frame)
+                self._ended.add(each)
+                self._schedule()
 
-    def has_rules(self, department_id: int) -> bool:
-        """Whether any rule of the department counts something."""
-        return department_id in self._desks
+    def has_rules(self, department_id: int, team_id: int) -> bool:
+        """Whether anything counts the calls of a team, which were the department's when they were admitted."""
+        return department_id in self._desks or team_id in self._of_team
 
     def _deadline_ms(self) -> int:
         return self.clock.now_ms() + self._longest_call_ms + _AFTER_DEADLINE_MS

@@ -1,26 +1,28 @@
 """Books in the store what a dead worker left in its spool, in its name."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from uuid import UUID
 
 from django.db import connection, transaction
 
-from billing.admission.account import Account, Standing, Steps
+from billing.admission.account import LIMIT_MS, Account, Standing, Steps
 from billing.admission.books import UnknownDepartment
 from billing.admission.commands import Commands, marker_key
 from billing.admission.holds import EndFrame, Frames, in_pieces, read_hold
 from billing.admission.ledger_view import LedgerView
 from billing.admission.links import Exchange, StoreRefused
 from billing.admission.rebuild import Rebuilder
-from billing.admission.rules import RuleBook
+from billing.admission.rules import Dimensions, RuleBook
 from billing.admission.spool_frames import SpoolFrames
 from billing.models import UsageRecord
 from billing.shipper import DeadSpool
+from teams.models import Team
 
 _DONE = 1
 _PIECE = 100
+_CLOCKS_DIFFER_MS = 1_000
 _TRIES = 3  # a department whose rules change, or whose counters are lost, meanwhile
 
 
@@ -43,6 +45,7 @@ class Adoption:
         self._commands = commands
         self._ledger = ledger
         self._rebuilder = rebuilder
+        self._not_before_ms: dict[UUID, int] = {}  # until when a dead worker's commands may be carried out
 
     def book(self, dead: DeadSpool) -> bool:
         """Book every end that `dead` tells of, where rules count it; says whether that is done.
@@ -50,12 +53,12 @@ class Adoption:
         Sent again it changes nothing. Raises StoreLost, RebuildFailed, and Django's errors.
         """
         frames = _DeadFrames(dead, self._ledger.read_ends(dead.id, dead.abandoned))
-        done = [self._book(department_id, dead, frames) for department_id in sorted(dead.departments)]
+        done = [self._book(department_id, dead, frames) for department_id in _departments(dead)]
         return all(done)
 
     def give_up(self, dead: DeadSpool) -> None:
         """Have the counters made anew out of the ledger, which holds everything of `dead`."""
-        for department_id in sorted(dead.departments):
+        for department_id in _departments(dead):
             if self._read_rules(department_id) is not None:
                 self._ledger.raise_epoch(department_id, above=0)
 
@@ -64,8 +67,10 @@ class Adoption:
             book = self._read_rules(department_id)
             if book is None:
                 return True
-            account = Account(book, self._commands, str(dead.id), frames)
-            standing = drive(self._link, account.renew(time.time_ns() // 1_000_000))
+            now_ms = time.time_ns() // 1_000_000
+            not_before_ms = self._not_before_ms.setdefault(dead.id, now_ms + LIMIT_MS + _CLOCKS_DIFFER_MS)
+            account = Account(book, self._commands, str(dead.id), frames, not_before_ms=not_before_ms)
+            standing = drive(self._link, account.renew(now_ms))
             if standing in (Standing.OPEN, Standing.DECLARED):
                 self._rebuilder.open_if_declared(department_id)
                 if not account.pending and dead.is_whole:
@@ -115,11 +120,15 @@ class _DeadFrames:
         self._ended = SpoolFrames(dead.directory, dead.id, last_ends=dead.last_ends, keeps_copies=False)
         self._abandoned = abandoned
 
-    def after(self, seq: int, department_id: int) -> Iterator[EndFrame]:
+    def after(self, seq: int, concerns: Callable[[Dimensions], bool]) -> Iterator[EndFrame]:
         """See Frames."""
-        left = (
-            frame
-            for frame in self._abandoned
-            if frame.seq > seq and frame.call.department_id == department_id
-        )
-        return chain(self._ended.after(seq, department_id), left)
+        left = (frame for frame in self._abandoned if frame.seq > seq and concerns(frame.call))
+        return chain(self._ended.after(seq, concerns), left)
+
+
+def _departments(dead: DeadSpool) -> list[int]:
+    """Those whose calls it tells of, and those where their teams are now."""
+    now = Team.objects.filter(pk__in={team for _, team in dead.owners}).values_list(
+        "department_id", flat=True
+    )
+    return sorted({department for department, _ in dead.owners} | set(now))

@@ -1,6 +1,6 @@
 """A reservation, as a worker keeps it and as the store does; and the frames that end it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol, TypeVar
@@ -115,8 +115,8 @@ class FramesGone(Exception):
 class Frames(Protocol):
     """What a spool can tell: the ends of calls, in rising order of their numbers."""
 
-    def after(self, seq: int, department_id: int) -> Iterable[EndFrame]:
-        """The frames of a department whose number is above `seq`.
+    def after(self, seq: int, concerns: Callable[[Dimensions], bool]) -> Iterable[EndFrame]:
+        """The frames above the number `seq` of the calls that an account is concerned with.
 
         They must be kept until they are shipped, and a while longer: a rebuild asks for them again. Raises
         FramesGone when some of them may be missing.

@@ -99,7 +99,7 @@ class LedgerView:
                 book=book,
                 counters=self.sum_counters(cursor, book, at_ms // 1000, "true", []),
                 watermarks=self.read_watermarks(cursor),
-                counted=self.read_counted(cursor, department_id),
+                counted=self.read_counted(cursor, book),
             )
 
     def sum_counters(
@@ -145,17 +145,18 @@ class LedgerView:
         )
         return {str(spool): int(seq) for spool, seq in cursor.fetchall()}
 
-    def read_counted(self, cursor: Any, department_id: int) -> dict[str, Amounts]:
-        """What the ledger holds of calls that the janitor recorded and whose own frame it does not hold."""
+    def read_counted(self, cursor: Any, book: RuleBook) -> dict[str, Amounts]:
+        """What the ledger holds of calls that the janitor recorded and whose own frame it does not hold; those of
+        a team count where it is now, too."""
         cursor.execute(
             f"""
             SELECT l.request_id, sum(l.money), sum(l.tokens)
             FROM billing_sweptcall s JOIN ({self._tables.lines}) l USING (request_id)
                 LEFT JOIN ({self._tables.spools}) w ON w.id = l.spool
-            WHERE s.department_id = %s AND s.at > now() - %s
+            WHERE s.at > now() - %s AND (s.department_id = %s OR l.team_id = ANY(%s))
             GROUP BY 1 HAVING bool_and(l.seq = 0 OR l.seq > coalesce(w.seq, 0))
             """,  # noqa: S608
-            [department_id, KEPT],
+            [KEPT, book.department_id, sorted(book.team_ids)],
         )
         return {str(rid): Amounts(int(money), int(tokens)) for rid, money, tokens in cursor.fetchall()}
 

@@ -1,7 +1,7 @@
 """The ends of calls as the segment files of one spool still tell them."""
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
@@ -55,9 +55,9 @@ def to_end_frame(entry: LedgerEntry, record: bytes) -> EndFrame:
 class SpoolFrames:
     """Reads a spool again from any number on; blocking.
 
-    `last_ends`: the number of the last end of each department, where that is known: so who was silent since long
-    ago is not taken for somebody whose frames are gone. `keeps_copies`: whether booking is to leave the record in
-    the store until it is shipped.
+    `last_ends`: the number of the last end of each department and team, where that is known: so who was silent
+    since long ago is not taken for somebody whose frames are gone. `keeps_copies`: whether booking is to leave the
+    record in the store until it is shipped.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class SpoolFrames:
         directory: Path,
         spool: UUID,
         *,
-        last_ends: Mapping[int, int] | None = None,
+        last_ends: Mapping[tuple[int, int], int] | None = None,
         keeps_copies: bool = True,
     ) -> None:
         self._directory = directory
@@ -74,18 +74,22 @@ class SpoolFrames:
         self._keeps_copies = keeps_copies
         self._marks: dict[Path, list[tuple[int, int]]] = {}  # number of a frame and the offset behind it
 
-    def after(self, seq: int, department_id: int) -> Iterator[EndFrame]:
+    def after(self, seq: int, concerns: Callable[[Dimensions], bool]) -> Iterator[EndFrame]:
         """See Frames. Raises FramesGone, also in the middle, and OSError.
 
         Of what was never admitted, rows that stand for many refusals are left out; others are ends of no cost.
         """
-        if self._last_ends is not None and self._last_ends.get(department_id, 0) <= seq:
+        if self._last_ends is not None and not any(
+            last > seq and concerns(_call_of(*owner)) for owner, last in self._last_ends.items()
+        ):
             return
         for frame in self._frames_after(seq):
             if frame.body.startswith(OPEN_MARK):
                 continue
             owner = _owner_decoder.decode(frame.body)
-            if owner.department_id == department_id and owner.team_id is not None and owner.requests == 1:
+            if owner.department_id is None or owner.team_id is None or owner.requests != 1:
+                continue
+            if concerns(_call_of(owner.department_id, owner.team_id)):
                 record = frame.body if self._keeps_copies else b""
                 yield to_end_frame(_entry_decoder.decode(frame.body), record)
 
@@ -127,6 +131,10 @@ class SpoolFrames:
                 if passed % _MARK_EVERY == 0 and number > marks[-1][0]:
                     marks.append((number, offset))
         return offset
+
+
+def _call_of(department_id: int, team_id: int) -> Dimensions:
+    return Dimensions(department_id, team_id, None, None, "", "")
 
 
 def _first_seq(path: Path) -> int:

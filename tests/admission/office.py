@@ -3,6 +3,7 @@
 import os
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -137,5 +138,5 @@ class Worker:
 
 
 class _Nothing:
-    def after(self, seq: int, department_id: int) -> list[EndFrame]:
+    def after(self, seq: int, concerns: Callable[[Dimensions], bool]) -> list[EndFrame]:
         return []

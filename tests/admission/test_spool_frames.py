@@ -16,7 +16,10 @@ OURS: dict[str, Any] = {"department_id": 7, "team_id": 5, "model": "large"}
 
 
 def after(spool: WrittenSpool, seq: int, department_id: int = 7, **options: Any) -> list[EndFrame]:
-    return list(SpoolFrames(spool.folder, spool.id, **options).after(seq, department_id))
+    def concerns(call: Dimensions) -> bool:
+        return call.department_id == department_id
+
+    return list(SpoolFrames(spool.folder, spool.id, **options).after(seq, concerns))
 
 
 def numbers(spool: WrittenSpool, seq: int, department_id: int = 7, **options: Any) -> list[int]:
@@ -76,7 +79,9 @@ def test_every_number_can_be_begun_at_over_all_segments(long_spool: WrittenSpool
     frames = SpoolFrames(long_spool.folder, long_spool.id)
     every = [number for number in range(1, 400) if number % 3]
     for seq in (0, 1, 2, 50, 75, 76, 399, 300, 150, 398, 0):
-        assert [frame.seq for frame in frames.after(seq, 7)] == [n for n in every if n > seq]
+        assert [frame.seq for frame in frames.after(seq, lambda call: call.department_id == 7)] == [
+            n for n in every if n > seq
+        ]
 
 
 def first_of(path: Path) -> int:
@@ -102,7 +107,7 @@ def test_frames_of_removed_segments_are_missed_and_only_they(long_spool: Written
 
 def test_who_is_known_to_be_silent_misses_nothing(long_spool: WrittenSpool) -> None:
     long_spool.segments()[0].unlink()
-    ends = {7: 398, 9: 20}
+    ends = {(7, 5): 398, (9, 5): 20}
     assert numbers(long_spool, 20, 9, last_ends=ends) == numbers(long_spool, 0, 10, last_ends=ends) == []
     with pytest.raises(FramesGone):
         numbers(long_spool, 19, 9, last_ends=ends)

@@ -2,7 +2,7 @@
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -53,8 +53,8 @@ class Shop:
         self.call = Dimensions(self.department_id, self.team.pk, None, None, "ann", "large")
         self.open_epoch()
 
-    def after(self, seq: int, department_id: int) -> list[EndFrame]:
-        return [frame for frame in self.frames if frame.seq > seq]
+    def after(self, seq: int, concerns: Callable[[Dimensions], bool]) -> list[EndFrame]:
+        return [frame for frame in self.frames if frame.seq > seq and concerns(frame.call)]
 
     def open_epoch(self) -> None:
         self.rebuilder.rebuild(self.department_id)
