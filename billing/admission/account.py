@@ -118,12 +118,15 @@ class Account:
         return self.book.plan(ask.call, now_ms // 1000)
 
     def admit(self, ask: Ask, plan: Plan, now_ms: int, deadline_ms: int) -> Command:
-        """The command that holds `ask`, if it arrives within the time limit."""
+        """The command that holds `ask`, if it arrives within the time limit. Its reply goes to `admitted`; without
+        one, `admission_lost` must be told."""
+        self._may_come(ask.rid, now_ms)
         owner = msgspec.json.encode(HoldOwner(self._spool, deadline_ms, ask.call))
         return self._commands.admit(self._epoch, ask, plan, owner, now_ms + LIMIT_MS)
 
     def admitted(self, ask: Ask, plan: Plan, reply: Reply, deadline_ms: int) -> Admitted | Refused | Again:
         """What the reply means; a call that is held is open from now on."""
+        self._not_before.pop(ask.rid, None)
         if isinstance(reply, StoreRefused) or reply[0] == _LATE:
             return AWAY_STORE
         code, now_ms = reply[0], reply[1]
@@ -148,7 +151,11 @@ class Account:
 
     def admission_lost(self, ask: Ask, now_ms: int) -> None:
         """The store may hold `ask` or not, until its time limit is over: its end must be booked after that."""
-        self._not_before[ask.rid] = now_ms + LIMIT_MS
+        self._may_come(ask.rid, now_ms)
+
+    def _may_come(self, rid: str, now_ms: int) -> None:
+        """A command that holds a call was sent; clocks are set back, so the latest of its limits counts."""
+        self._not_before[rid] = max(self._not_before.get(rid, 0), now_ms + LIMIT_MS)
 
     # --- the end of a call -----------------------------------------------------------------------
 
@@ -278,13 +285,17 @@ class Account:
         """Raises StoreLost when not all could be declared; those that were change nothing the next time."""
         mine = [hold for hold in self.holds.values() if self.concerns(hold.ask.call)]
         for holds in in_pieces(mine, _BATCH):
+            before = {hold.ask.rid: self._not_before.get(hold.ask.rid, 0) for hold in holds}
             for hold in holds:  # until its reply is here, none of these is known not to come later
-                self._not_before[hold.ask.rid] = now_ms + LIMIT_MS
+                self._may_come(hold.ask.rid, now_ms)
             replies = yield [self._declaration(epoch, hold, now_ms) for hold in holds]
             for hold, reply in zip(holds, replies, strict=True):
                 if isinstance(reply, StoreRefused) or reply[0] not in (_DONE, _KNOWN, _NOTHING):
                     raise StoreLost("an open call could not be declared", was_sent=True)
-                self._not_before.pop(hold.ask.rid, None)
+                if before[hold.ask.rid]:  # one that was given up before may still come
+                    self._not_before[hold.ask.rid] = before[hold.ask.rid]
+                else:
+                    del self._not_before[hold.ask.rid]
 
     def _declaration(self, epoch: int, hold: Hold, now_ms: int) -> Command:
         plan = self.book.plan(hold.ask.call, hold.admitted_ms // 1000)

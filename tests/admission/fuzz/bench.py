@@ -34,14 +34,16 @@ class Bench:
         scripts: Scripts = SCRIPTS,
         off: frozenset[str] = frozenset(),
         faults: tuple[str, ...] | None = None,
-    ) -> None:
-        """Raises AssertionError, with the seed and the last of what happened."""
+    ) -> list[str]:
+        """What happened. Raises AssertionError, with the seed and the last of that."""
         simulation = Simulation(seed, self.store, scripts, self.departments, off, faults)
         try:
             simulation.run()
         except AssertionError as error:
             last = "\n".join(simulation.world.log[-15:])
             raise AssertionError(f"seed {seed}: {error}\n{last}") from error
+        totals = simulation.world.ledger.read_totals()
+        return [*simulation.world.log, *sorted(f"{rid} {totals[rid]}" for rid in totals)]
 
 
 @contextmanager

@@ -44,7 +44,17 @@ FAULTS = [
         "lose_disk",
         "edit",
     ),
-    *("interrupt", "late_rebuild", "skew", "overtake", "overtake_dead", "sleep", "zombie"),
+    *(
+        "interrupt",
+        "late_rebuild",
+        "skew",
+        "overtake",
+        "overtake_dead",
+        "sleep",
+        "zombie",
+        "set_back",
+        "half_shipped",
+    ),
 ]
 
 
@@ -69,7 +79,7 @@ class Simulation:
         works += [
             (8, self.wait),
             (3, self.sweep),
-            (4, self.look),
+            (8, self.look),
             (3, self.deliver),
             (2, self.adopt),
             (2, self.start),
@@ -153,7 +163,8 @@ class Simulation:
             return
         if worker.renew(department) in (Standing.LOST, Standing.REBUILDING):
             self.world.rebuild(department, account.lost_in)
-        self.world.open(department)
+        if self.world.open(department):
+            self.look()
         worker.renew(department)
 
     def ship(self) -> None:
@@ -298,11 +309,40 @@ class Simulation:
             for worker in self.world.workers:
                 self.world.ship(worker)
             self.world.rebuild(department, self.world.rebuilder.read_marker(department).n)
-            self.world.advance(3_200)
-            self.world.open(department)
+            for _ in range(2):
+                self.world.advance(3_200)
+                self.work_at(department)
 
         self.world.channel.interrupt_before(self.rng.choice([3, 3, 4]), overtake)
         self.world.rebuild(department, self.world.rebuilder.read_marker(department).n)
+
+    def work_at(self, department: int) -> None:
+        """Every worker looks after a department, and ends calls there."""
+        for worker in self.world.living():
+            with suppress(StoreLost):
+                self.tend_account(worker, department)
+                for call in worker.open_calls()[:2]:
+                    worker.finish(call)
+                worker.settle(department)
+
+    def set_back(self) -> None:
+        """The store comes back as it was some calls ago."""
+        if self.world.store.is_paused:
+            return
+        self.world.store.save()
+        for _ in range(5):
+            self.call()
+            self.finish()
+            self.settle()
+        self.world.crash(forget=False)
+        for _ in range(8):
+            self.call()
+
+    def half_shipped(self) -> None:
+        """A shipper dies before it commits, and all is counted anew before the next one."""
+        for worker in self.world.workers:
+            self.world.ship(worker, crashes=True)
+        self.late_rebuild()
 
     def overtake(self) -> None:
         """A worker gives up an admission, which the store carries out after the worker has told its end."""
@@ -351,6 +391,7 @@ class Simulation:
             self.world.janitor.sweep(department)
             if self.rng.random() < 0.5:
                 self.world.rebuild(department, self.world.rebuilder.read_marker(department).n)
+        self.look()
         worker.state = State.ALIVE
         self.world.advance(0)
 

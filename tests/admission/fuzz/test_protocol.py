@@ -24,6 +24,11 @@ def test_a_run_ends_with_counters_and_ledger_in_agreement(bench: Bench, seed: in
     bench.run(seed)
 
 
+def test_a_seed_makes_the_same_run_again(bench: Bench) -> None:
+    assert bench.run(20) == bench.run(20)
+    assert bench.run(3) != bench.run(4)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("hundreds", range(1, 11))
