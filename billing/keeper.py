@@ -57,11 +57,13 @@ class _Outage:
 class Keeper:
     """The `Counters` of a shipper. `turn` does what is due; a thread calls it, or a test."""
 
-    def __init__(self, link: Exchange, commands: Commands) -> None:
+    def __init__(
+        self, link: Exchange, commands: Commands, make_adoption: Callable[..., Adoption] = Adoption
+    ) -> None:
         """Over a link of its own."""
         ledger = LedgerView()
         self._rebuilder = Rebuilder(link, commands, ledger)
-        self._adoption = Adoption(link, commands, ledger, self._rebuilder)
+        self._adoption = make_adoption(link, commands, ledger, self._rebuilder)
         self._janitor = Janitor(link, commands, self._rebuilder, AbandonedRecords(ledger))
         self._copies = Copies(link)
         self._dead: dict[UUID, DeadSpool] = {}

@@ -153,6 +153,10 @@ class Account:
         """The store may hold `ask` or not, until its time limit is over: its end must be booked after that."""
         self._may_come(ask.rid, now_ms)
 
+    def admission_unsent(self, ask: Ask) -> None:
+        """The command was never sent."""
+        self._not_before.pop(ask.rid, None)
+
     def _may_come(self, rid: str, now_ms: int) -> None:
         """A command that holds a call was sent; clocks are set back, so the latest of its limits counts."""
         self._not_before[rid] = max(self._not_before.get(rid, 0), now_ms + LIMIT_MS)

@@ -83,6 +83,8 @@ class _Question:
         if isinstance(reply, StoreLost):
             if reply.was_sent:
                 account.admission_lost(self._ask, self._now_ms)
+            else:
+                account.admission_unsent(self._ask)
             outcome: Admitted | Refused | Again = replace(AWAY_STORE, may_be_held=reply.was_sent)
         else:
             outcome = account.admitted(self._ask, self._plan, reply, self._deadline_ms)

@@ -38,14 +38,26 @@ def drive(link: Exchange, steps: Steps) -> Standing:
 
 
 class Adoption:
-    """Over a link of its own. Blocking: not for an event loop."""
+    """Over a link of its own. Blocking: not for an event loop.
 
-    def __init__(self, link: Exchange, commands: Commands, ledger: LedgerView, rebuilder: Rebuilder) -> None:
+    `caution_ms`: for so long after a spool was first met, commands of its dead worker may still be carried out.
+    """
+
+    def __init__(
+        self,
+        link: Exchange,
+        commands: Commands,
+        ledger: LedgerView,
+        rebuilder: Rebuilder,
+        *,
+        caution_ms: int = LIMIT_MS + _CLOCKS_DIFFER_MS,
+    ) -> None:
         self._link = link
         self._commands = commands
         self._ledger = ledger
         self._rebuilder = rebuilder
-        self._not_before_ms: dict[UUID, int] = {}  # until when a dead worker's commands may be carried out
+        self._caution_ms = caution_ms
+        self._not_before_ms: dict[UUID, int] = {}
 
     def book(self, dead: DeadSpool) -> bool:
         """Book every end that `dead` tells of, where rules count it; says whether that is done.
@@ -54,10 +66,13 @@ class Adoption:
         """
         frames = _DeadFrames(dead, self._ledger.read_ends(dead.id, dead.abandoned))
         done = [self._book(department_id, dead, frames) for department_id in _departments(dead)]
+        if all(done):
+            self._not_before_ms.pop(dead.id, None)
         return all(done)
 
     def give_up(self, dead: DeadSpool) -> None:
         """Have the counters made anew out of the ledger, which holds everything of `dead`."""
+        self._not_before_ms.pop(dead.id, None)
         for department_id in _departments(dead):
             if self._read_rules(department_id) is not None:
                 self._ledger.raise_epoch(department_id, above=0)
@@ -68,7 +83,7 @@ class Adoption:
             if book is None:
                 return True
             now_ms = time.time_ns() // 1_000_000
-            not_before_ms = self._not_before_ms.setdefault(dead.id, now_ms + LIMIT_MS + _CLOCKS_DIFFER_MS)
+            not_before_ms = self._not_before_ms.setdefault(dead.id, now_ms + self._caution_ms)
             account = Account(book, self._commands, str(dead.id), frames, not_before_ms=not_before_ms)
             standing = drive(self._link, account.renew(now_ms))
             if standing in (Standing.OPEN, Standing.DECLARED):

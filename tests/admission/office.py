@@ -4,11 +4,12 @@ import os
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from billing.admission.account import Account, Standing
-from billing.admission.adoption import drive
+from billing.admission.adoption import Adoption, drive
 from billing.admission.commands import Commands, copies_key, plain
 from billing.admission.holds import Amounts, Ask, EndFrame
 from billing.admission.ledger_view import LedgerView
@@ -75,7 +76,11 @@ class Office:
         return int(self.ask("HLEN", copies_key(self.department_id)))
 
     def keeper(self) -> Keeper:
-        return Keeper(DirectLink(os.environ["REDIS_URL"], self.scripts), self.commands)
+        return Keeper(
+            DirectLink(os.environ["REDIS_URL"], self.scripts),
+            self.commands,
+            partial(Adoption, caution_ms=-1_000),
+        )
 
 
 class Worker:

@@ -4,12 +4,14 @@ import logging
 import socket
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from billing.admission.abandoned import REASON
 from billing.admission.account import Standing
+from billing.admission.adoption import Adoption
 from billing.admission.links import DirectLink
 from billing.admission.spool_frames import SpoolFrames
 from billing.keeper import Keeper
@@ -118,7 +120,9 @@ def test_while_the_store_is_away_files_stay_and_it_is_said_once(
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         url = f"redis://127.0.0.1:{nobody.getsockname()[1]}/0"
-        keeper = Keeper(DirectLink(url, office.scripts), office.commands)
+        keeper = Keeper(
+            DirectLink(url, office.scripts), office.commands, partial(Adoption, caution_ms=-1_000)
+        )
         shipper = Shipper(tmp_path, keeper)
         for _ in range(3):
             shipper.ship_all()
