@@ -149,6 +149,7 @@ class _Model:
         self.bound = _Ratio(deviation=0.0)
         self.count = _Ratio(deviation=0.1)
         self.total: float | None = None
+        self.reasons = False
 
 
 class Estimator:
@@ -194,10 +195,16 @@ class Estimator:
     def learn(self, model: str, estimate: Estimate, true: Usage) -> None:
         """A call has ended with the backend's own figures."""
         known = self._models.setdefault(model, _Model())
+        known.reasons = known.reasons or true.reasoning_tokens > 0
         ratio = known.count if estimate.is_counted else known.bound
         ratio.learn(estimate.measured, true.input_tokens)
         total = true.input_tokens + true.output_tokens
         known.total = total if known.total is None else known.total + self._WEIGHT * (total - known.total)
+
+    def reasons(self, model: str) -> bool:
+        """Whether the model has been seen to bill for reasoning."""
+        known = self._models.get(model)
+        return known is not None and known.reasons
 
     @staticmethod
     def _typical(learned: _Model | None, extent: Extent, fixed: int) -> int:
