@@ -1,8 +1,8 @@
 """The reservation of a stream that grows as the stream does, for teams that would rather not hold the most.
 
-It begins with one step of output and is extended before the text reaches its end. A refused extension ends the
-stream once it has used what it holds, so a stream passes its budget by no more than what flows in a step. Hidden
-reasoning does not flow: models that reason are to be reserved in full.
+It begins with what answers of the model typically are, and is extended by a step before the text reaches its end.
+A refused extension ends the stream once it has used what it holds, so a stream passes its budget by no more than
+what flows in a step. Hidden reasoning does not flow: models that reason are to be reserved in full.
 """
 
 from collections.abc import Iterable
@@ -12,15 +12,18 @@ from billing.admission.holds import Amounts
 from billing.estimate import Estimate
 
 STEP_TOKENS = 1_000
+_LAST_STEP_TOKENS = 250  # of a budget that does not pay a whole one
+_LEAST_TOKENS = 64
 _AHEAD = 250  # tokens that are left when the next step is asked for: two seconds of the fastest models' text
 _BYTES_PER_TOKEN = 3
 _FRAME_END = b"\n\n"
 _MOST_ENVELOPE_BYTES = 400  # of a frame; a backend whose shortest frame is longer puts text into every frame
 
 
-def first_step(estimate: Estimate, choices: int) -> Estimate:
-    """`estimate` with no more output than one step for each of `choices` answers."""
-    return replace(estimate, output_tokens=min(estimate.output_tokens, STEP_TOKENS * max(choices, 1)))
+def first_step(estimate: Estimate, typical_tokens: int, choices: int) -> Estimate:
+    """`estimate` with no more output than `typical_tokens` for each of `choices` answers."""
+    typical = max(typical_tokens, _LEAST_TOKENS) * max(choices, 1)
+    return replace(estimate, output_tokens=min(estimate.output_tokens, typical))
 
 
 def tokens_of(texts: Iterable[str]) -> int:
@@ -76,7 +79,7 @@ class GrowingReserve:
     def due_at(self) -> int:
         """How many tokens may have been produced before the next step is asked for. After a refusal that is all
         that is held: the budget may have room again by then."""
-        return self.held_tokens if self._is_refused else self.held_tokens - _AHEAD
+        return self.held_tokens if self._is_refused else self.held_tokens - self._ahead
 
     @property
     def now(self) -> Estimate:
@@ -87,7 +90,8 @@ class GrowingReserve:
         """What to extend the reservation by now; None while there is enough, or when all there can be is held."""
         if self.is_whole or produced_tokens < self.due_at:
             return None
-        to = max(self.held_tokens + STEP_TOKENS, produced_tokens + _AHEAD)
+        step = _LAST_STEP_TOKENS if self._is_refused else STEP_TOKENS
+        to = max(self.held_tokens + step, produced_tokens + self._ahead)
         return self._output(to if self.most_tokens is None else min(to, self.most_tokens))
 
     def extended(self, by: Amounts) -> None:
@@ -99,6 +103,10 @@ class GrowingReserve:
         """The store has not. Returns whether the stream may go on: until all that is held is used."""
         self._is_refused = True
         return produced_tokens < self.held_tokens
+
+    @property
+    def _ahead(self) -> int:
+        return min(_AHEAD, self.held_tokens // 4)
 
     def _output(self, to: int) -> Amounts:
         """The difference of two whole reserves, so that their sum is exactly the reserve of all."""

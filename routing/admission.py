@@ -19,7 +19,7 @@ from routing.trace import Trace
 
 async def admit(gateway: Gateway, request: Request, model: ServedModel, trace: Trace) -> Estimate:
     """Reserve the most that the call may come to in every limit and budget that applies, all or none; of a stream
-    only the first step, where its team chose so (routing/growth.py).
+    only what such answers typically are, where its team chose so (routing/growth.py).
 
     The prompt is bounded by its size first, and counted only where a budget refuses the bound. From here on the
     request's time is the store's. Refuses with 429 or 503; see routing/refusals.py.
@@ -38,7 +38,8 @@ async def admit(gateway: Gateway, request: Request, model: ServedModel, trace: T
     grows = caller.owner.reserves_typical and _may_grow(gateway, request, trace)
     most_tokens = estimate.output_tokens
     if grows:
-        estimate = first_step(estimate, request.choices)
+        typical_tokens = gateway.estimator.typical_answer(trace.model)
+        estimate = first_step(estimate, typical_tokens, request.choices)
     ask = Ask(str(trace.request_id), call, estimate.most, estimate.rate_tokens)
     outcome = await _admit(gateway, ask, trace)
     if isinstance(outcome, Refused) and _may_fit(outcome, estimate):

@@ -19,7 +19,7 @@ def whole(output: int) -> Estimate:
 
 
 def growing(output: int, most: int | None) -> tuple[Estimate, GrowingReserve]:
-    first = first_step(whole(output), 1)
+    first = first_step(whole(output), STEP_TOKENS, 1)
     return first, GrowingReserve(first, first.output_tokens, most)
 
 
@@ -67,11 +67,27 @@ def test_a_refused_stream_goes_on_until_it_has_used_what_it_holds() -> None:
     assert reserve.next_step(999) is None
     more = reserve.next_step(1_010)
     assert more is not None
-    assert more.tokens == STEP_TOKENS
+    assert more.tokens == 260  # up to where a quarter of a step is left
     assert not reserve.refused(1_010)
     reserve.extended(more)
-    assert reserve.next_step(1_749) is None
-    assert reserve.next_step(1_750) is not None
+    assert reserve.next_step(1_009) is None
+    again = reserve.next_step(1_010)
+    assert again is not None
+    assert again.tokens == STEP_TOKENS
+
+
+def test_what_is_typical_is_held_at_first() -> None:
+    assert first_step(whole(9_000), 300, 1) == whole(300)
+    assert first_step(whole(9_000), 300, 3) == whole(900)
+    assert first_step(whole(200), 300, 1) == whole(200)
+    assert first_step(whole(9_000), 0, 1).output_tokens == 64
+
+
+def test_a_small_reserve_leaves_a_quarter_of_itself_when_it_asks() -> None:
+    first = first_step(whole(9_000), 100, 1)
+    reserve = GrowingReserve(first, first.output_tokens, 9_000)
+    assert reserve.next_step(74) is None
+    assert reserve.next_step(75) is not None
 
 
 def frames(*texts: str) -> bytes:
