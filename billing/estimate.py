@@ -149,6 +149,8 @@ class _Model:
         self.bound = _Ratio(deviation=0.0)
         self.count = _Ratio(deviation=0.1)
         self.total: float | None = None
+        self.answer: float | None = None
+        self.reasons = False
 
 
 class Estimator:
@@ -194,10 +196,26 @@ class Estimator:
     def learn(self, model: str, estimate: Estimate, true: Usage) -> None:
         """A call has ended with the backend's own figures."""
         known = self._models.setdefault(model, _Model())
+        known.reasons = known.reasons or true.reasoning_tokens > 0
         ratio = known.count if estimate.is_counted else known.bound
         ratio.learn(estimate.measured, true.input_tokens)
         total = true.input_tokens + true.output_tokens
-        known.total = total if known.total is None else known.total + self._WEIGHT * (total - known.total)
+        known.total = self._moved(known.total, total)
+        known.answer = self._moved(known.answer, true.output_tokens)
+
+    def typical_answer(self, model: str) -> int:
+        """Tokens of output that calls of the model have on average."""
+        known = self._models.get(model)
+        return _TYPICAL_ANSWER if known is None or known.answer is None else round(known.answer)
+
+    @classmethod
+    def _moved(cls, average: float | None, figure: int) -> float:
+        return figure if average is None else average + cls._WEIGHT * (figure - average)
+
+    def reasons(self, model: str) -> bool:
+        """Whether the model has been seen to bill for reasoning."""
+        known = self._models.get(model)
+        return known is not None and known.reasons
 
     @staticmethod
     def _typical(learned: _Model | None, extent: Extent, fixed: int) -> int:

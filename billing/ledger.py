@@ -84,6 +84,10 @@ class Ledger:
         """Make durable how a call that now begins is to stand if this process dies before `append`."""
         self.spool.append_open(OPEN_MARK + self._encode(entry))
 
+    def append_grown(self, entry: LedgerEntry) -> None:
+        """The same anew for a call that is under way, and now holds more. Raises SpoolFull where there is no room."""
+        self.spool.append_again(OPEN_MARK + self._encode(entry))
+
     def _encode(self, entry: LedgerEntry) -> bytes:
         entry.spool = self.spool.id
         entry.seq = self.spool.last_seq + 1

@@ -112,6 +112,14 @@ class Spool:
         """Write an admitted call's first frame, once at most; its last one is still promised. Raises OSError."""
         return self._write(body)
 
+    def append_again(self, body: bytes) -> int:
+        """Write the first frame of an admitted call anew, which then holds instead of the former. Takes no room that
+        was promised: raises SpoolFull instead, or OSError."""
+        needed = self.open_calls * FRAMES_PER_CALL * MAX_FRAME_BYTES + MAX_FRAME_BYTES
+        if self._segment_bytes - self._offset < needed:
+            self._rotate(needed)
+        return self._write(body)
+
     def _write(self, body: bytes) -> int:
         if len(body) + HEADER.size > MAX_FRAME_BYTES:
             raise ValueError(f"a frame of {len(body)} bytes is too large")

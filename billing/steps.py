@@ -1,51 +1,63 @@
 """The reservation of a stream that grows as the stream does, for teams that would rather not hold the most.
 
-It begins with one step of output and is extended before the text reaches its end. A refused extension ends the
-stream, so a stream passes its budget by no more than what flows in a step. Hidden reasoning does not flow: models
-that reason are to be reserved in full.
+It begins with what answers of the model typically are, and is extended by a step before the text reaches its end.
+A refused extension ends the stream once it has used what it holds, so a stream passes its budget by no more than
+what flows in a step. Hidden reasoning does not flow: models that reason are to be reserved in full.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from billing.admission.holds import Amounts
 from billing.estimate import Estimate
 
 STEP_TOKENS = 1_000
-_AHEAD = 4  # a quarter of a step is left when the next is asked for: two seconds of the fastest models' text
+_LAST_STEP_TOKENS = 250  # of a budget that does not pay a whole one
+_LEAST_TOKENS = 64
+_AHEAD = 250  # tokens that are left when the next step is asked for: two seconds of the fastest models' text
 _BYTES_PER_TOKEN = 3
 _FRAME_END = b"\n\n"
+_MOST_ENVELOPE_BYTES = 400  # of a frame; a backend whose shortest frame is longer puts text into every frame
 
 
-def first_step(estimate: Estimate, choices: int) -> Estimate:
-    """`estimate` with no more output than one step for each of `choices` answers."""
-    return replace(estimate, output_tokens=min(estimate.output_tokens, STEP_TOKENS * max(choices, 1)))
+def first_step(estimate: Estimate, typical_tokens: int, choices: int) -> Estimate:
+    """`estimate` with no more output than `typical_tokens` for each of `choices` answers."""
+    typical = max(typical_tokens, _LEAST_TOKENS) * max(choices, 1)
+    return replace(estimate, output_tokens=min(estimate.output_tokens, typical))
+
+
+def tokens_of(texts: Iterable[str]) -> int:
+    """Tokens of an answer's texts, each from a frame of its own: one a text at least, and one for three bytes,
+    which is about 1.5 times the truth for English."""
+    sizes = [len(text.encode("utf-8", "surrogatepass")) for text in texts if text]
+    return max(len(sizes), sum(sizes) // _BYTES_PER_TOKEN)
 
 
 class OutputGauge:
-    """Tokens of a stream's answer so far, from the bytes of its frames: half a microsecond a piece.
+    """About how many tokens came in frames, from their bytes alone: half a microsecond a piece.
 
-    A frame holds a token at least. What it has above the shortest frame seen is text, three bytes a token. Answers
-    of rarer scripts in frames of many tokens each are gauged too low, up to three times.
+    A frame holds a token at least. What it has above the shortest frame seen is text, three bytes a token. It tells
+    when to look at the texts themselves, seldom later than `tokens_of` them would.
     """
 
     def __init__(self) -> None:
         self._bytes = self._frames = 0
-        self._shortest = 0
+        self._shortest = _MOST_ENVELOPE_BYTES
 
-    def feed(self, piece: bytes) -> None:
-        """Whole frames, as they are passed on."""
+    def feed(self, piece: bytes) -> int:
+        """Take whole frames, as they are passed on; returns the tokens since the last `restart`."""
         if frames := piece.count(_FRAME_END):
             mean = len(piece) // frames
-            if not self._shortest or mean < self._shortest:
+            if mean < self._shortest:
                 self._shortest = mean
             self._frames += frames
             self._bytes += len(piece)
-
-    @property
-    def tokens(self) -> int:
-        """So many have been produced, as far as can be told without reading them."""
         text_bytes = self._bytes - self._frames * self._shortest
         return max(self._frames, text_bytes // _BYTES_PER_TOKEN)
+
+    def restart(self) -> None:
+        """What came so far is known from elsewhere."""
+        self._bytes = self._frames = 0
 
 
 @dataclass(slots=True)
@@ -56,24 +68,46 @@ class GrowingReserve:
     estimate: Estimate
     held_tokens: int
     most_tokens: int | None
+    _is_refused: bool = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all there can be is held."""
+        return self.most_tokens is not None and self.held_tokens >= self.most_tokens
+
+    @property
+    def due_at(self) -> int:
+        """How many tokens may have been produced before the next step is asked for. After a refusal that is all
+        that is held: the budget may have room again by then."""
+        return self.held_tokens if self._is_refused else self.held_tokens - self._ahead
+
+    @property
+    def now(self) -> Estimate:
+        """The estimate of what is held."""
+        return replace(self.estimate, output_tokens=self.held_tokens)
 
     def next_step(self, produced_tokens: int) -> Amounts | None:
         """What to extend the reservation by now; None while there is enough, or when all there can be is held."""
-        step = STEP_TOKENS
-        if self.most_tokens is not None:
-            step = min(step, self.most_tokens - self.held_tokens)
-        if step <= 0 or produced_tokens < self.held_tokens - STEP_TOKENS // _AHEAD:
+        if self.is_whole or produced_tokens < self.due_at:
             return None
-        more = max(step, produced_tokens + STEP_TOKENS // _AHEAD - self.held_tokens)
-        if self.most_tokens is not None:
-            more = min(more, self.most_tokens - self.held_tokens)
-        return self._output(self.held_tokens + more, self.held_tokens)
+        step = _LAST_STEP_TOKENS if self._is_refused else STEP_TOKENS
+        to = max(self.held_tokens + step, produced_tokens + self._ahead)
+        return self._output(to if self.most_tokens is None else min(to, self.most_tokens))
 
     def extended(self, by: Amounts) -> None:
         """The store has granted it."""
         self.held_tokens += by.tokens
+        self._is_refused = False
 
-    def _output(self, to: int, held: int) -> Amounts:
+    def refused(self, produced_tokens: int) -> bool:
+        """The store has not. Returns whether the stream may go on: until all that is held is used."""
+        self._is_refused = True
+        return produced_tokens < self.held_tokens
+
+    @property
+    def _ahead(self) -> int:
+        return min(_AHEAD, self.held_tokens // 4)
+
+    def _output(self, to: int) -> Amounts:
         """The difference of two whole reserves, so that their sum is exactly the reserve of all."""
-        before, after = (replace(self.estimate, output_tokens=tokens).most for tokens in (held, to))
-        return Amounts(after.money - before.money, after.tokens - before.tokens)
+        return replace(self.estimate, output_tokens=to).most - self.now.most

@@ -8,6 +8,7 @@ from billing.admission.holds import Ask
 from billing.admission.refusals import RefusalKind, Refused
 from billing.admission.rules import Budget, Dimensions
 from billing.estimate import Estimate
+from billing.steps import GrowingReserve, first_step
 from routing.endpoints.base import Request
 from routing.gateway import Gateway
 from routing.refusals import refusal_error
@@ -17,7 +18,8 @@ from routing.trace import Trace
 
 
 async def admit(gateway: Gateway, request: Request, model: ServedModel, trace: Trace) -> Estimate:
-    """Reserve the most that the call may come to in every limit and budget that applies, all or none.
+    """Reserve the most that the call may come to in every limit and budget that applies, all or none; of a stream
+    only what such answers typically are, where its team chose so (routing/growth.py).
 
     The prompt is bounded by its size first, and counted only where a budget refuses the bound. From here on the
     request's time is the store's. Refuses with 429 or 503; see routing/refusals.py.
@@ -33,6 +35,11 @@ async def admit(gateway: Gateway, request: Request, model: ServedModel, trace: T
         end_user=trace.end_user,
         model=trace.model,
     )
+    grows = caller.owner.reserves_typical and _may_grow(gateway, request, trace)
+    most_tokens = estimate.output_tokens
+    if grows:
+        typical_tokens = gateway.estimator.typical_answer(trace.model)
+        estimate = first_step(estimate, typical_tokens, request.choices)
     ask = Ask(str(trace.request_id), call, estimate.most, estimate.rate_tokens)
     outcome = await _admit(gateway, ask, trace)
     if isinstance(outcome, Refused) and _may_fit(outcome, estimate):
@@ -40,6 +47,9 @@ async def admit(gateway: Gateway, request: Request, model: ServedModel, trace: T
         outcome = await _admit(gateway, replace(ask, most=estimate.most), trace)
     if isinstance(outcome, Refused):
         raise refusal_error(outcome)
+    if grows:
+        end = None if request.max_tokens is None else most_tokens
+        trace.reserve = GrowingReserve(estimate, estimate.output_tokens, end)
     return estimate
 
 
@@ -54,6 +64,11 @@ async def _admit(gateway: Gateway, ask: Ask, trace: Trace) -> Admitted | Refused
         trace.admitted = outcome
         trace.admitted_at = datetime.fromtimestamp(outcome.admitted_ms / 1000, UTC)
     return outcome
+
+
+def _may_grow(gateway: Gateway, request: Request, trace: Trace) -> bool:
+    """Whether a call's answer can be watched as it flows. That of a plain call cannot, nor hidden reasoning."""
+    return request.stream and not request.reasons and not gateway.estimator.reasons(trace.model)
 
 
 def _may_fit(refused: Refused, estimate: Estimate) -> bool:

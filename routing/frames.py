@@ -109,7 +109,7 @@ class FrameRelay:
         return self.feed(b"\n\n") if self._pending.strip() else b""
 
     def texts(self) -> list[str]:
-        """The texts of all frames passed so far; to be asked after the end."""
+        """The texts of all frames passed so far, in their order; each frame is read once, and not in `feed`."""
         self._take_texts()
         return self._texts
 

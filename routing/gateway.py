@@ -19,7 +19,7 @@ from billing.admission.ledger_view import LedgerView
 from billing.admission.rebuild import Rebuilder
 from billing.admission.scripts import load_scripts
 from billing.admission.spool_frames import SpoolFrames, to_end_frame
-from billing.estimate import Estimator
+from billing.estimate import Estimate, Estimator
 from billing.ledger import Ledger, LedgerEntry
 from billing.models import Status
 from billing.refusals import RefusalBundles
@@ -222,10 +222,23 @@ class Gateway:
         Refuses with 503 when the spool cannot take it: what cannot be accounted for is not done.
         """
         try:
-            self.ledger.append_open(trace.to_abandoned_entry(reserve))
+            self.ledger.append_open(trace.to_abandoned_entry(reserve, attempts=trace.attempts + 1))
         except (OSError, ValueError) as error:
             logger.error("A call cannot be noted: %s", error, extra={"request_id": str(trace.request_id)})
             raise ledger_unavailable() from None
+
+    def record_growth(self, trace: Trace, estimate: Estimate) -> None:
+        """Append anew how a request that is under way is to stand if this process dies: it holds more now.
+
+        Where the spool cannot take it, the call goes on: what was noted when it began stands, and its end has room.
+        """
+        assert trace.price is not None, "a call is only made when it can be priced"  # noqa: S101
+        entry = trace.to_abandoned_entry(estimate.usage_at(trace.price), attempts=trace.attempts)
+        try:
+            self.ledger.append_grown(entry)
+        except (SpoolFull, OSError, ValueError) as error:
+            extra = {"request_id": str(trace.request_id)}
+            logger.warning("It cannot be noted that a call holds more: %s", error, extra=extra)
 
     def count_unrecorded(self, trace: Trace) -> None:
         """Count a request that is no entry of the ledger."""

@@ -59,6 +59,23 @@ def refusal_error(refused: Refused) -> GatewayError:
     )
 
 
+def cut_error(refused: Refused) -> GatewayError:
+    """Why a stream ends that was let in and holds no more than it has used: its budget, or that the counters cannot
+    be asked for more."""
+    if refused.rule is None:
+        error = refusal_error(refused)
+        error.may_have_cost = True
+        return error
+    return GatewayError(
+        429,
+        "budget_spent",
+        f"{_describe(refused.rule)} has nothing left for the rest of this answer: {_figures(refused)}.",
+        type="insufficient_quota",
+        code="project_spend_limit_exceeded",
+        may_have_cost=True,
+    )
+
+
 def _describe(rule: Rule) -> str:
     """For instance: The budget of 5.000000000 USD per month (team search, model large)."""
     if isinstance(rule, Budget):

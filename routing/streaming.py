@@ -13,6 +13,7 @@ from routing.endpoints.usage import has_text
 from routing.errors import error_body
 from routing.frames import DONE_FRAME, FrameRelay
 from routing.gateway import Gateway
+from routing.growth import Growth
 from routing.providers.base import UpstreamStream, backend_bad_answer, backend_broke, backend_timeout
 from routing.snapshot import Target
 from routing.stages import count_use
@@ -47,12 +48,15 @@ async def relay_stream(
     trace.is_the_streams = True
     relay = FrameRelay(wants_usage=request.wants_usage, max_frame_bytes=_MAX_FRAME_BYTES)
     backend = BackendStream(gateway, request, target, relay, trace)
+    growth = None if trace.reserve is None else Growth(gateway, trace, relay, trace.reserve)
     is_committed = False
     ending: GatewayError | None = gateway_stopped()  # unless we learn better
     try:
         while piece := await backend.next_piece():
             is_committed = True
             yield piece
+            if growth is not None and growth.is_due(piece) and not relay.is_done:
+                await growth.extend()
         ending = None
     except GatewayError as error:
         ending = error

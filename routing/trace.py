@@ -11,6 +11,7 @@ from billing.ids import uuid7
 from billing.ledger import LedgerEntry
 from billing.models import Status
 from billing.money import FREE, Cost, Price
+from billing.steps import GrowingReserve
 from billing.usage import NOTHING_USED, Usage
 from routing.snapshot import Target
 from teams.errors import GatewayError
@@ -44,6 +45,7 @@ class Trace:
     is_held: bool = False  # the counters hold this call, or may
     admitted: Admitted | None = None
     estimate: Estimate | None = None  # of the call that was made
+    reserve: GrowingReserve | None = None  # of a stream that is held in steps
     attempts: int = 0
     usage: Usage = NOTHING_USED
     cost: Cost = FREE
@@ -82,15 +84,16 @@ class Trace:
         self.http_status = 499  # nginx's word for it; nobody receives it
         self.reason = "client_left"
 
-    def to_abandoned_entry(self, reserve: Usage) -> LedgerEntry:
-        """The ledger row if this process dies during the call that now begins: at the estimate `reserve`."""
+    def to_abandoned_entry(self, reserve: Usage, *, attempts: int) -> LedgerEntry:
+        """The ledger row if this process dies during the call that is the last of `attempts`: at the estimate
+        `reserve`."""
         assert self.price is not None, "a call is only made when it can be priced"  # noqa: S101
         abandoned = replace(
             self,
             status=Status.ABANDONED,
             http_status=0,
             reason="worker_died",
-            attempts=self.attempts + 1,
+            attempts=attempts,
             usage=reserve,
             cost=self.price.cost(reserve),
         )

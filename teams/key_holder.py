@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from teams.key_rules import Address, Network, parse_network
-from teams.models import ApiKey, Application, CountersAway, Team
+from teams.models import ApiKey, Application, CountersAway, Reserve, Team
 
 
 @dataclass(slots=True, weakref_slot=True, eq=False)
@@ -23,6 +23,7 @@ class KeyOwner:
     department: str
     applications: Mapping[str, int]
     may_go_uncounted: bool = False  # while the counters are away, also under a hard budget
+    reserves_typical: bool = False  # of a stream what such calls need, in steps, instead of the most
     is_current: bool = True
 
 
@@ -109,6 +110,7 @@ def _read_owner(team_id: int) -> KeyOwner:
         department=team.department.slug,
         applications=dict(applications),
         may_go_uncounted=team.counters_away == CountersAway.ALLOW,
+        reserves_typical=team.reserve == Reserve.TYPICAL,
     )
 
 

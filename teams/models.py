@@ -61,6 +61,13 @@ class CountersAway(models.TextChoices):
     ALLOW = "allow", "Let them in and count them afterwards"
 
 
+class Reserve(models.TextChoices):
+    """What a call holds of the budgets while it is under way."""
+
+    MOST = "most", "The most that a call may come to"
+    TYPICAL = "typical", "Of streams 1,000 tokens of answer at a time"
+
+
 class Team(models.Model):
     """The unit that is granted models and owns keys and applications."""
 
@@ -76,6 +83,14 @@ class Team(models.Model):
         db_default=CountersAway.REFUSE.value,
         help_text="When the store of the counters is down, nothing says how much of a hard budget is left.",
     )
+    reserve = models.CharField(
+        "what calls hold",
+        max_length=16,
+        choices=Reserve,
+        default=Reserve.MOST,
+        db_default=Reserve.MOST.value,
+        help_text="Less for each call lets more run at once; a stream ends early when the budget does.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -88,6 +103,7 @@ class Team(models.Model):
             models.CheckConstraint(
                 condition=Q(counters_away__in=CountersAway.values), name="team_counters_away_known"
             ),
+            models.CheckConstraint(condition=Q(reserve__in=Reserve.values), name="team_reserve_known"),
         ]
 
     def __str__(self) -> str:

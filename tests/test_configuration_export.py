@@ -36,7 +36,8 @@ def document() -> dict[str, list[dict[str, Any]]]:
         "departments": [{"slug": "d", "name": "Ä “quoted” name: #1", "cost_centre": "0815", "time_zone": "Asia/Tokyo"}],
         "teams": [
             {"slug": "t", "department": "d", "name": "yes"},
-            {"slug": "u", "department": "d", "name": "null", "is_active": False},
+            {"slug": "u", "department": "d", "name": "null", "is_active": False, "reserve": "typical"},
+            {"slug": "v", "department": "d", "name": "V", "counters_away": "allow"},
         ],
         "applications": [{"team": "t", "slug": "a", "name": "1.0"}],
         "people": [

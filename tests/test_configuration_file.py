@@ -160,6 +160,8 @@ class TestChanging:
         ("departments", "cost_centre", "", ""),
         ("departments", "time_zone", "UTC", "UTC"),
         ("teams", "is_active", False, False),
+        ("teams", "counters_away", "allow", "allow"),
+        ("teams", "reserve", "typical", "typical"),
         ("applications", "name", "B", "B"),
         ("people", "email", "q@example.com", "q@example.com"),
         ("people", "is_active", False, False),

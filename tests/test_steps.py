@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from billing.admission.holds import Amounts
 from billing.estimate import Candidate, Estimate, Estimator, Extent
 from billing.money import Price
-from billing.steps import STEP_TOKENS, GrowingReserve, OutputGauge, first_step
+from billing.steps import STEP_TOKENS, GrowingReserve, OutputGauge, first_step, tokens_of
 
 PRICE = Price(1, datetime(2026, 1, 1, tzinfo=UTC), 150_500_001, 1, 1, 600_700_003)
 
@@ -19,7 +19,7 @@ def whole(output: int) -> Estimate:
 
 
 def growing(output: int, most: int | None) -> tuple[Estimate, GrowingReserve]:
-    first = first_step(whole(output), 1)
+    first = first_step(whole(output), STEP_TOKENS, 1)
     return first, GrowingReserve(first, first.output_tokens, most)
 
 
@@ -59,6 +59,37 @@ def test_a_refused_step_is_asked_for_again() -> None:
     assert asked == reserve.next_step(800) != Amounts()
 
 
+def test_a_refused_stream_goes_on_until_it_has_used_what_it_holds() -> None:
+    """It asks once more there, for by then others may have ended; what is granted then is a step like any other."""
+    _, reserve = growing(9_000, 9_000)
+    assert reserve.next_step(800)
+    assert reserve.refused(800)
+    assert reserve.next_step(999) is None
+    more = reserve.next_step(1_010)
+    assert more is not None
+    assert more.tokens == 260  # up to where a quarter of a step is left
+    assert not reserve.refused(1_010)
+    reserve.extended(more)
+    assert reserve.next_step(1_009) is None
+    again = reserve.next_step(1_010)
+    assert again is not None
+    assert again.tokens == STEP_TOKENS
+
+
+def test_what_is_typical_is_held_at_first() -> None:
+    assert first_step(whole(9_000), 300, 1) == whole(300)
+    assert first_step(whole(9_000), 300, 3) == whole(900)
+    assert first_step(whole(200), 300, 1) == whole(200)
+    assert first_step(whole(9_000), 0, 1).output_tokens == 64
+
+
+def test_a_small_reserve_leaves_a_quarter_of_itself_when_it_asks() -> None:
+    first = first_step(whole(9_000), 100, 1)
+    reserve = GrowingReserve(first, first.output_tokens, 9_000)
+    assert reserve.next_step(74) is None
+    assert reserve.next_step(75) is not None
+
+
 def frames(*texts: str) -> bytes:
     head = '{"id":"chatcmpl-1","choices":[{"index":0,"delta":{"content":"'
     return b"".join(f'data: {head}{text}"}}}}]}}\n\n'.encode() for text in texts)
@@ -70,11 +101,32 @@ def test_the_gauge_is_near_the_truth_for_english(per_frame: int) -> None:
     gauge = OutputGauge()
     gauge.feed(frames(""))
     for _ in range(2_000 // per_frame):
-        gauge.feed(frames(" word" * per_frame))
-    assert 2_000 <= gauge.tokens <= 2_000 * 1.75
+        gauged = gauge.feed(frames(" word" * per_frame))
+    assert 2_000 <= gauged <= 2_000 * 1.75
 
 
 def test_comments_and_pieces_without_an_end_are_nothing() -> None:
     gauge = OutputGauge()
-    gauge.feed(b"data: half a frame")
-    assert gauge.tokens == 0
+    assert gauge.feed(b"data: half a frame") == 0
+
+
+def test_frames_that_are_all_long_are_not_taken_for_empty_ones() -> None:
+    """A backend that sends a thousand tokens a frame, with no short frame before."""
+    gauge = OutputGauge()
+    for _ in range(4):
+        gauged = gauge.feed(frames(" word" * 1_000))
+    assert 4_000 <= gauged <= 4_000 * 1.75
+
+
+def test_the_gauge_begins_again_with_what_it_knows_of_the_frames() -> None:
+    gauge = OutputGauge()
+    gauge.feed(frames("") + frames(" word" * 30))
+    gauge.restart()
+    assert gauge.feed(frames("")) == 1
+    assert gauge.feed(frames(" word" * 30)) >= 30
+
+
+def test_tokens_of_texts_are_one_each_and_one_for_three_bytes() -> None:
+    assert tokens_of([]) == 0
+    assert tokens_of(["", "a", " b"]) == 2
+    assert tokens_of([" word" * 30, "\ud800"]) == 51

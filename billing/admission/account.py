@@ -9,6 +9,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from enum import Enum, auto
 from itertools import islice
+from typing import Any
 
 import msgspec
 
@@ -19,7 +20,7 @@ from billing.admission.refusals import AWAY_STORE, Figures, Refused, refuse_budg
 from billing.admission.rules import Budget, Dimensions, Plan, RuleBook
 
 _DONE, _NOTHING, _KNOWN = 1, 0, 2
-_LATE, _OTHER_EPOCH, _LOST_COUNTER, _OTHER_WINDOW, _HARD, _HELD, _RATE, _GAP = range(-1, -9, -1)
+_LATE, _OTHER_EPOCH, _LOST_COUNTER, _OTHER_WINDOW, _HARD, _HELD, _RATE, _GAP, _CHANGED = range(-1, -10, -1)
 _BATCH = 64
 _NO_REPLY = StoreLost("no reply came", was_sent=True)
 LIMIT_MS = 250
@@ -38,10 +39,11 @@ class Standing(Enum):
 
 
 class Again(Enum):
-    """Why an admission is to be tried again."""
+    """Why a question is to be put again."""
 
     EPOCH = auto()  # once the account is open again
     WINDOW = auto()  # at once: the store's clock is in another window
+    HOLD = auto()  # at once: the store held another amount than this worker knew of
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,43 @@ class Account:
     def _may_come(self, rid: str, now_ms: int) -> None:
         """A command that holds a call was sent; clocks are set back, so the latest of its limits counts."""
         self._not_before[rid] = max(self._not_before.get(rid, 0), now_ms + LIMIT_MS)
+
+    # --- a reservation that grows ----------------------------------------------------------------
+
+    def plan_of(self, hold: Hold) -> Plan:
+        """By which rules an open call is counted."""
+        return self.book.plan(hold.ask.call, hold.admitted_ms // 1000)
+
+    def extend(self, hold: Hold, to: Amounts, now_ms: int) -> Command:
+        """The command that brings `hold` to `to` in all. Sent twice it does so once; and one that comes after the
+        end of its call finds no hold, so an outcome that nobody learns needs no care."""
+        return self._commands.extend(self._epoch, hold, to - hold.amounts, now_ms + LIMIT_MS)
+
+    def extended(self, hold: Hold, to: Amounts, reply: Reply) -> bool | Refused | Again:
+        """What the reply means. What is held is remembered: it is what a new epoch must hear of."""
+        if isinstance(reply, StoreRefused):
+            self._refused(reply)
+            return AWAY_STORE
+        code, now_ms, *rest = reply
+        if code in (_DONE, _KNOWN):
+            hold.step, hold.amounts = hold.step + 1, to
+            return True
+        if code == _CHANGED:
+            step, money, tokens = (int(figure) for figure in rest)
+            hold.step, hold.amounts = step, Amounts(money, tokens)
+            return Again.HOLD
+        if code in (_OTHER_EPOCH, _LOST_COUNTER):
+            if code == _LOST_COUNTER:
+                self.lost_in = self._epoch
+            self.standing = Standing.LOST
+            return Again.EPOCH
+        if code in (_HARD, _HELD):
+            return _read_extend_refusal(to - hold.amounts, self.plan_of(hold), code, now_ms, rest)
+        return AWAY_STORE  # too late, or a call that the store does not hold
+
+    def extend_uncounted(self, hold: Hold, to: Amounts) -> None:
+        """Let a call go on that the store cannot be asked for: it is declared, or extended later, by all of it."""
+        hold.amounts = to
 
     # --- the end of a call -----------------------------------------------------------------------
 
@@ -302,8 +341,7 @@ class Account:
                     del self._not_before[hold.ask.rid]
 
     def _declaration(self, epoch: int, hold: Hold, now_ms: int) -> Command:
-        plan = self.book.plan(hold.ask.call, hold.admitted_ms // 1000)
-        return self._commands.declare(epoch, self.department_id, hold, plan, now_ms + LIMIT_MS)
+        return self._commands.declare(epoch, self.department_id, hold, self.plan_of(hold), now_ms + LIMIT_MS)
 
 
 def _read_levels(ask: Ask, plan: Plan, reply: list[int]) -> Admitted:
@@ -333,6 +371,18 @@ def _read_refusal(ask: Ask, plan: Plan, reply: list[int]) -> Refused:
         return refuse_budget(rule, is_hard=code == _HARD, now_ms=now_ms, end_ms=end_ms, figures=figures)
     asked = ask.rate_tokens if rule.rate == "tpm" else 1
     return refuse_rate(rule, now_ms=now_ms, wait_ms=wait_ms, figures=Figures(taken, int(reserved), asked))
+
+
+def _read_extend_refusal(more: Amounts, plan: Plan, code: int, now_ms: int, rest: list[Any]) -> Refused:
+    """The counter that refused is told by its name."""
+    name, counted, used, reserved, _ = rest
+    index = plan.names.index(name.decode())
+    rule = plan.rules[index]
+    assert isinstance(rule, Budget)  # noqa: S101 - only budgets are asked
+    figures = Figures(int(counted) + int(used), int(reserved), more.of(rule.unit))
+    return refuse_budget(
+        rule, is_hard=code == _HARD, now_ms=now_ms, end_ms=plan.ends[index] * 1000, figures=figures
+    )
 
 
 def held(account: Account) -> Amounts:

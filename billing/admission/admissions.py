@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from billing.admission.account import Account, Admitted, Again, Standing, Steps
 from billing.admission.commands import Command, Commands, read_marker
-from billing.admission.holds import Ask, EndFrame, Frames, Hold
+from billing.admission.holds import Amounts, Ask, EndFrame, Frames, Hold
 from billing.admission.links import DirectLink, Reply, StoreLost, StoreRefused
 from billing.admission.rebuild import BEAT_MS, LEASE_MS, Rebuilder, RebuildFailed
 from billing.admission.refusals import AWAY_REBUILDING, AWAY_STORE, Refused
@@ -98,6 +98,31 @@ class _Question:
             self._owner.renew(self._desk)
 
 
+class _Extension:
+    """More for one open call, on its way. What the store did is remembered even if nobody waits any more."""
+
+    def __init__(self, owner: "Admissions", desk: _Desk, hold: Hold, to: Amounts) -> None:
+        self._owner = owner
+        self._desk = desk
+        self._hold = hold
+        self._to = to
+        self.outcome: asyncio.Future[bool | Refused | Again] = asyncio.get_running_loop().create_future()
+        self.command: Command = desk.account.extend(hold, to, owner.clock.now_ms())
+
+    def take(self, reply: Reply | StoreLost) -> None:
+        account = self._desk.account
+        self._desk.under_way -= 1
+        outcome: bool | Refused | Again = AWAY_STORE
+        if not isinstance(reply, StoreLost):
+            outcome = account.extended(self._hold, self._to, reply)
+            if not isinstance(reply, StoreRefused):
+                self._owner.clock.learn(reply[1])
+        if not self.outcome.done():
+            self.outcome.set_result(outcome)
+        if account.standing is not Standing.OPEN:
+            self._owner.renew(self._desk)
+
+
 class Admissions:
     """See the module. One per worker, used from its event loop only."""
 
@@ -125,7 +150,7 @@ class Admissions:
         self._holds: dict[str, Hold] = {}
         self._desks: dict[int, _Desk] = {}
         self._of_team: dict[int, _Desk] = {}  # where each team is now
-        self._questions: list[tuple[_Desk, _Question]] = []
+        self._questions: list[tuple[_Desk, _Question | _Extension]] = []
         self._ended: set[_Desk] = set()
         self._is_flush_due = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -218,6 +243,33 @@ class Admissions:
             return desk.account.admit_uncounted(ask, self.clock.now_ms(), self._deadline_ms())
         return outcome
 
+    async def extend(
+        self, department_id: int, rid: str, more: Amounts, *, may_go_uncounted: bool
+    ) -> bool | Refused:
+        """Hold `more` for an open call: True when it is held, False when no hard budget counts the call, so that
+        there is nothing to ask for; else why not, and then it holds what it held.
+
+        The command may be sent again, also when its fate is unknown. While the counters cannot be asked, a call goes
+        on only if it `may_go_uncounted`; what it takes is held as soon as they can.
+        """
+        desk = self._desks.get(department_id)
+        hold = desk.account.holds.get(rid) if desk is not None else None
+        if desk is None or hold is None or not desk.account.plan_of(hold).is_hard:
+            return False
+        to = hold.amounts + more
+        outcome: bool | Refused | Again = Again.EPOCH
+        for _ in range(_TRIES):
+            if desk.account.standing is not Standing.OPEN and not await self._is_opened(desk):
+                outcome = AWAY_REBUILDING if self._wire.is_open else AWAY_STORE
+                break
+            outcome = await self._ask_extension(desk, hold, to)
+            if outcome is True or (isinstance(outcome, Refused) and not outcome.is_away):
+                return outcome
+        if may_go_uncounted:
+            desk.account.extend_uncounted(hold, to)
+            return True
+        return AWAY_REBUILDING if isinstance(outcome, Again) else outcome
+
     def end(self, frame: EndFrame) -> None:
         """A call has ended and `frame` is in the spool; it is booked in the next turn of the loop."""
         self._holds.pop(frame.rid, None)
@@ -244,6 +296,14 @@ class Admissions:
         self._questions.append((desk, question))
         self._schedule()
         return await question.outcome
+
+    async def _ask_extension(self, desk: _Desk, hold: Hold, to: Amounts) -> bool | Refused | Again:
+        if not self._wire.is_open and not await self._is_connected_soon():
+            return AWAY_STORE
+        extension = _Extension(self, desk, hold, to)
+        self._questions.append((desk, extension))
+        self._schedule()
+        return await extension.outcome
 
     async def _is_connected_soon(self) -> bool:
         """A connection that just broke may be back in a moment."""

@@ -31,6 +31,9 @@ class Amounts:
     def __add__(self, other: "Amounts") -> "Amounts":
         return Amounts(self.money + other.money, self.tokens + other.tokens)
 
+    def __sub__(self, other: "Amounts") -> "Amounts":
+        return Amounts(self.money - other.money, self.tokens - other.tokens)
+
     def of(self, unit: Unit) -> int:
         """The amount in one unit."""
         return self.money if unit is Unit.MONEY else self.tokens

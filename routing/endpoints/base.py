@@ -15,6 +15,15 @@ decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 encode = msgspec.json.Encoder().encode
 
 
+_NULL = b"null"
+_REASONING = (
+    "reasoning_effort",
+    "reasoning",
+    "thinking",
+)  # OpenAI's name, OpenRouter's, and several vendors'
+_NO_REASONING = frozenset({_NULL, b'"none"'})
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """What a prompt's tokens are counted from: its texts, tokens that need no counting, and images."""
@@ -41,6 +50,11 @@ class Request:
     fields: dict[str, msgspec.Raw]
     predicted_bytes: int = 0
     media: tuple[msgspec.Raw, ...] = ()
+
+    @property
+    def reasons(self) -> bool:
+        """Whether the caller asks the model to think before it answers, which may not show in a stream."""
+        return any(bytes(self.fields.get(name, _NULL)) not in _NO_REASONING for name in _REASONING)
 
     def body_for(self, upstream_model: str) -> bytes:
         """The body for a backend: its own model name, and usage always asked for on streams."""

@@ -185,6 +185,7 @@ def test_a_team_is_not_deactivated_by_the_way(desk: Desk) -> None:
         name="Renamed",
         is_active="",
         counters_away="refuse",
+        reserve="most",
     )
     stored = Team.objects.get(pk=team.pk)
     assert (stored.name, stored.is_active) == ("Renamed", True)

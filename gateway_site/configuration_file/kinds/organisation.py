@@ -1,9 +1,9 @@
 """Departments, teams and applications."""
 
-from gateway_site.configuration_file.forms import Flag, Reference, Text
+from gateway_site.configuration_file.forms import Flag, OneOf, Reference, Text
 from gateway_site.configuration_file.kinds.base import RowKind
 from gateway_site.configuration_file.schema import Field
-from teams.models import Application, Department, Team
+from teams.models import Application, CountersAway, Department, Reserve, Team
 
 
 class Departments(RowKind):
@@ -34,6 +34,16 @@ class Teams(RowKind):
         Field("department", Reference("departments"), "Whose team it is.", is_needed=True),
         Field("name", Text(), "Its name for people.", is_needed=True),
         Field("is_active", Flag(), "`false`: its keys are refused."),
+        Field(
+            "counters_away",
+            OneOf(CountersAway.values),
+            "Calls under a hard budget while the counters cannot be asked: refused, or let in and counted afterwards.",
+        ),
+        Field(
+            "reserve",
+            OneOf(Reserve.values),
+            "What a call holds of budgets: the most it may come to, or of a stream 1,000 tokens of answer at a time.",
+        ),
     )
 
 

@@ -1,0 +1,55 @@
+"""The reservation of a stream that is held in steps: extended while its text flows, or the end of the stream."""
+
+from billing.admission.holds import Amounts
+from billing.steps import GrowingReserve, OutputGauge, tokens_of
+from routing.frames import FrameRelay
+from routing.gateway import Gateway
+from routing.refusals import cut_error
+from routing.trace import Trace
+
+
+class Growth:
+    """One stream's. Nothing but `is_due` is done for a piece while there is enough."""
+
+    def __init__(self, gateway: Gateway, trace: Trace, relay: FrameRelay, reserve: GrowingReserve) -> None:
+        self._gateway = gateway
+        self._trace = trace
+        self._relay = relay
+        self._reserve = reserve
+        self._gauge = OutputGauge()
+        self._produced_tokens = self._texts_seen = 0
+        self._look_at = reserve.due_at  # in tokens on the gauge
+        self._is_over = reserve.is_whole
+
+    def is_due(self, piece: bytes) -> bool:
+        """Whether `extend` has something to do, now that `piece` came."""
+        return not self._is_over and self._gauge.feed(piece) >= self._look_at
+
+    async def extend(self) -> None:
+        """Look at what was truly produced, and hold another step if that nears what is held.
+
+        Raises GatewayError when there is no more, and what was held is used: the stream is to end.
+        """
+        texts = self._relay.texts()
+        self._produced_tokens += tokens_of(texts[self._texts_seen :])
+        self._texts_seen = len(texts)
+        self._gauge.restart()
+        if more := self._reserve.next_step(self._produced_tokens):
+            await self._ask(more)
+        self._is_over = self._is_over or self._reserve.is_whole
+        self._look_at = self._reserve.due_at - self._produced_tokens
+
+    async def _ask(self, more: Amounts) -> None:
+        trace, reserve = self._trace, self._reserve
+        assert trace.caller is not None  # noqa: S101 - who is unknown holds nothing
+        owner = trace.caller.owner
+        outcome = await self._gateway.admissions.extend(
+            owner.department_id, str(trace.request_id), more, may_go_uncounted=owner.may_go_uncounted
+        )
+        if outcome is True:
+            reserve.extended(more)
+            self._gateway.record_growth(trace, reserve.now)
+        elif outcome is False:
+            self._is_over = True
+        elif not reserve.refused(self._produced_tokens):
+            raise cut_error(outcome)
