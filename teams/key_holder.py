@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from teams.key_rules import Address, Network, parse_network
-from teams.models import ApiKey, Application, CountersAway, Team
+from teams.models import ApiKey, Application, CountersAway, Priority, Team
 
 
 @dataclass(slots=True, weakref_slot=True, eq=False)
@@ -23,6 +23,8 @@ class KeyOwner:
     department: str
     applications: Mapping[str, int]
     may_go_uncounted: bool = False  # while the counters are away, also under a hard budget
+    max_queue_s: int = 0
+    priority: str = Priority.NORMAL.value
     is_current: bool = True
 
 
@@ -109,6 +111,8 @@ def _read_owner(team_id: int) -> KeyOwner:
         department=team.department.slug,
         applications=dict(applications),
         may_go_uncounted=team.counters_away == CountersAway.ALLOW,
+        max_queue_s=team.max_queue_s,
+        priority=team.priority,
     )
 
 

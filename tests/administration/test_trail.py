@@ -106,7 +106,13 @@ def test_change_and_event_are_kept_or_lost_together(desk: Desk) -> None:
     attempts: list[Callable[[], object]] = [
         lambda: desk.add(Department, slug=slug, name="A name", time_zone="UTC"),
         lambda: desk.change(
-            team, department=team.department_id, slug=team.slug, name="Another", counters_away="refuse"
+            team,
+            department=team.department_id,
+            slug=team.slug,
+            name="Another",
+            counters_away="refuse",
+            max_queue_s=0,
+            priority="normal",
         ),
         lambda: desk.post(page(Team, "delete", team), {"post": "yes"}),
         lambda: desk.post(

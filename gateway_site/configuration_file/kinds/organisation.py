@@ -1,9 +1,9 @@
 """Departments, teams and applications."""
 
-from gateway_site.configuration_file.forms import Flag, Reference, Text
+from gateway_site.configuration_file.forms import Flag, OneOf, Reference, Text, Whole
 from gateway_site.configuration_file.kinds.base import RowKind
 from gateway_site.configuration_file.schema import Field
-from teams.models import Application, Department, Team
+from teams.models import Application, Department, Priority, Team
 
 
 class Departments(RowKind):
@@ -34,6 +34,16 @@ class Teams(RowKind):
         Field("department", Reference("departments"), "Whose team it is.", is_needed=True),
         Field("name", Text(), "Its name for people.", is_needed=True),
         Field("is_active", Flag(), "`false`: its keys are refused."),
+        Field(
+            "max_queue_s",
+            Whole(),
+            "How long a call may wait for room, in seconds, at most 300. 0, which a new one has: not at all.",
+        ),
+        Field(
+            "priority",
+            OneOf(Priority.values),
+            "Whose calls go first of those that wait. A new one has `normal`.",
+        ),
     )
 
 
