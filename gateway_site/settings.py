@@ -151,6 +151,9 @@ GATEWAY_MAX_BODY_BYTES = env.integer("GATEWAY_MAX_BODY_BYTES", 20 * 1024**2, lea
 GATEWAY_MAX_ANSWER_BYTES = env.integer("GATEWAY_MAX_ANSWER_BYTES", 32 * 1024**2, least=1024)
 # Refusals of one key and reason that get a row of their own each minute, per worker; the rest share one.
 GATEWAY_REFUSAL_ROWS = env.integer("GATEWAY_REFUSAL_ROWS", 20, least=1)
+# The most calls of one team that wait at one limit or budget, and of all teams in one worker.
+GATEWAY_QUEUE_TEAM = env.integer("GATEWAY_QUEUE_TEAM", 100, least=0)
+GATEWAY_QUEUE_WORKER = env.integer("GATEWAY_QUEUE_WORKER", 1_000, least=0)
 # The most of one request; past it, it is refused before anything is spent.
 GATEWAY_MAX_MESSAGES = env.integer("GATEWAY_MAX_MESSAGES", 10_000, least=1)
 GATEWAY_MAX_TOOLS = env.integer("GATEWAY_MAX_TOOLS", 512, least=1)

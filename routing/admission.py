@@ -1,33 +1,41 @@
 """The stage that spends: every call that a rule applies to is held in its counters before it is made."""
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from billing.admission.account import Admitted
-from billing.admission.holds import Ask
+from billing.admission.holds import Ask, Patience
+from billing.admission.queue import Stay, StayEnd
 from billing.admission.refusals import RefusalKind, Refused
 from billing.admission.rules import Budget, Dimensions
 from billing.estimate import Estimate
 from billing.steps import GrowingReserve, first_step
+from routing.call import Call, Client
 from routing.endpoints.base import Request
 from routing.gateway import Gateway
 from routing.refusals import refusal_error
 from routing.snapshot import ServedModel
 from routing.stages import bound_call, count_call
 from routing.trace import Trace
+from teams.key_holder import KeyOwner
+from teams.models import Priority
+
+_WEIGHTS = {Priority.LOW: 1, Priority.NORMAL: 4, Priority.HIGH: 16}
 
 
-async def admit(gateway: Gateway, request: Request, model: ServedModel, trace: Trace) -> Estimate:
+async def admit(gateway: Gateway, call: Call, request: Request, model: ServedModel, trace: Trace) -> Estimate:
     """Reserve the most that the call may come to in every limit and budget that applies, all or none; of a stream
     only what such answers typically are, where its team chose so (routing/growth.py).
 
     The prompt is bounded by its size first, and counted only where a budget refuses the bound. From here on the
-    request's time is the store's. Refuses with 429 or 503; see routing/refusals.py.
+    request's time is the store's. A call that is refused for now waits, if its team wants that. Refuses with 429 or
+    503; see routing/refusals.py.
     """
     estimate, caller = bound_call(gateway, request, model, trace), trace.caller
     if caller is None or not gateway.admissions.has_rules(caller.owner.department_id, caller.team_id):
         return estimate
-    call = Dimensions(
+    dimensions = Dimensions(
         department_id=caller.owner.department_id,
         team_id=caller.team_id,
         application_id=trace.application_id,
@@ -40,13 +48,16 @@ async def admit(gateway: Gateway, request: Request, model: ServedModel, trace: T
     if grows:
         typical_tokens = gateway.estimator.typical_answer(trace.model)
         estimate = first_step(estimate, typical_tokens, request.choices)
-    ask = Ask(str(trace.request_id), call, estimate.most, estimate.rate_tokens)
+    ask = Ask(str(trace.request_id), dimensions, estimate.most, estimate.rate_tokens)
     outcome = await _admit(gateway, ask, trace)
     if isinstance(outcome, Refused) and _may_fit(outcome, estimate):
         estimate = await count_call(gateway, request, model, trace, estimate)
-        outcome = await _admit(gateway, replace(ask, most=estimate.most), trace)
+        ask = replace(ask, most=estimate.most)
+        outcome = await _admit(gateway, ask, trace)
+    if isinstance(outcome, Refused) and outcome.may_wait and caller.owner.max_queue_s:
+        outcome = await _wait(gateway, ask, outcome, call.client, trace)
     if isinstance(outcome, Refused):
-        raise refusal_error(outcome)
+        raise refusal_error(outcome, trace.stay)
     if grows:
         end = None if request.max_tokens is None else most_tokens
         trace.reserve = GrowingReserve(estimate, estimate.output_tokens, end)
@@ -54,10 +65,46 @@ async def admit(gateway: Gateway, request: Request, model: ServedModel, trace: T
 
 
 async def _admit(gateway: Gateway, ask: Ask, trace: Trace) -> Admitted | Refused:
-    assert trace.caller is not None  # noqa: S101 - who is unknown spends nothing
+    owner = _owner(trace)
     trace.is_held = True  # until we know better: if we are cancelled meanwhile, the end must be booked
-    may_go_uncounted = trace.caller.owner.may_go_uncounted
-    outcome = await gateway.admissions.admit(ask, may_go_uncounted=may_go_uncounted)
+    patience = Patience(weight=_WEIGHTS[Priority(owner.priority)])
+    outcome = await gateway.admissions.admit(ask, may_go_uncounted=owner.may_go_uncounted, patience=patience)
+    return _note(outcome, trace)
+
+
+async def _wait(
+    gateway: Gateway, ask: Ask, refused: Refused, client: Client, trace: Trace
+) -> Admitted | Refused:
+    """Wait for room; who leaves meanwhile cancels the task, also of a plain call."""
+    owner, stay = _owner(trace), Stay()
+    trace.stay, trace.is_held = stay, True
+    patience = Patience(
+        wait_ms=owner.max_queue_s * 1000,
+        weight=_WEIGHTS[Priority(owner.priority)],
+        places=gateway.options.queue_team,
+    )
+    client.cancel_when_gone()
+    try:
+        outcome = await gateway.admissions.wait(
+            ask, refused, patience, stay, may_go_uncounted=owner.may_go_uncounted
+        )
+    except asyncio.CancelledError:
+        stay.close(StayEnd.LEFT)
+        if client.has_left:
+            trace.leave()
+        raise
+    finally:
+        client.stop_watching()
+        gateway.metrics.count_stay(owner.team, stay)
+    return _note(outcome, trace)
+
+
+def _owner(trace: Trace) -> KeyOwner:
+    assert trace.caller is not None  # noqa: S101 - who is unknown spends nothing
+    return trace.caller.owner
+
+
+def _note(outcome: Admitted | Refused, trace: Trace) -> Admitted | Refused:
     if isinstance(outcome, Refused):
         trace.is_held = outcome.may_be_held
     else:

@@ -75,6 +75,19 @@ async def authenticate(gateway: Gateway, call: Call, trace: Trace) -> KeyHolder:
     return holder
 
 
+async def authenticate_again(gateway: Gateway, call: Call, trace: Trace) -> KeyHolder:
+    """The holder of the key as it is now, for a call that has waited; the call stays whose it was when it came.
+
+    Refuses as `authenticate` does.
+    """
+    holder = await gateway.keys.find(presented_key(call.headers))
+    if holder is None or not holder.is_usable_at(trace.admitted_at):
+        raise key_invalid()
+    if holder.rules is not None:
+        _check_rules(holder.rules, call, trace)
+    return holder
+
+
 def _check_rules(rules: KeyRules, call: Call, trace: Trace) -> None:
     if not rules.allow_address(parse_address(call.address)):
         logger.warning(

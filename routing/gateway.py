@@ -72,6 +72,8 @@ class GatewaySettings:
     bounds: Bounds
     shown: Shown
     refusal_rows: int
+    queue_team: int
+    queue_worker: int
     redis_url: str = field(repr=False)
     trusted_proxies: TrustedProxies
 
@@ -96,6 +98,8 @@ class GatewaySettings:
                 tokens=settings.GATEWAY_MAX_TOKENS,
             ),
             refusal_rows=settings.GATEWAY_REFUSAL_ROWS,
+            queue_team=settings.GATEWAY_QUEUE_TEAM,
+            queue_worker=settings.GATEWAY_QUEUE_WORKER,
             shown=Shown(backend=settings.GATEWAY_SHOW_BACKEND, cost=settings.GATEWAY_SHOW_COST),
             redis_url=settings.REDIS_URL,
             trusted_proxies=TrustedProxies(tuple(map(parse_network, settings.GATEWAY_TRUSTED_PROXIES))),
@@ -180,6 +184,7 @@ class Gateway:
             spool=str(spool.id),
             frames=SpoolFrames(self.options.spool_dir, spool.id, last_ends=self.ledger.last_ends),
             longest_call_ms=round(self.options.max_stream_s * 1000),
+            most_waiting=self.options.queue_worker,
             run_in_thread=self._counters.run,
             make_rebuilder=lambda link: Rebuilder(link, commands, LedgerView()),
         )

@@ -21,11 +21,15 @@ def describe(trace: Trace, shown: Shown) -> dict[str, str]:
     headers = {"x-request-id": str(trace.request_id)}
     if trace.admitted is not None:
         headers |= describe_levels(trace.admitted, shown)
+    if trace.stay is not None:
+        headers["x-gateway-queue-wait-ms"] = str(round(trace.stay.waited_s * 1000))
+        if trace.stay.place:
+            headers["x-gateway-queue-position"] = str(trace.stay.place)
     if trace.called_at is None or trace.target is None:
         return headers
     headers["x-gateway-model"] = trace.model
     headers["x-gateway-attempts"] = str(trace.attempts)
-    headers["x-gateway-overhead-ms"] = f"{(trace.called_at - trace.started) * 1000:.3f}"
+    headers["x-gateway-overhead-ms"] = f"{trace.overhead_s * 1000:.3f}"
     if shown.backend:
         headers["x-gateway-backend"] = trace.target.name
     if shown.cost and not trace.streamed:

@@ -31,6 +31,7 @@ class Metric:
 _DURATION_MS = tuple(10 * 2**power for power in range(14))
 _FIRST_BYTE_MS = (1, 5, 10, 20, 40, 60, 80, 100, 250, 500, 750, 1000, 2500, 5000, 7500, 10_000)
 _OVERHEAD_US = (50, 100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 500_000, 1_000_000)
+_WAIT_MS = (10, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000, 120_000, 300_000)
 _LAG_US = (1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000)
 
 REQUESTS = Metric(
@@ -92,6 +93,15 @@ LOOP_LAG = Metric(
     1_000_000,
     _LAG_US,
 )
+QUEUE_WAIT = Metric(
+    "gateway_queue_wait_seconds",
+    "histogram",
+    ("team", "end"),
+    "Time that calls waited for room at a limit or budget, by how the waiting ended.",
+    1000,
+    _WAIT_MS,
+)
+WAITING = Metric("gateway_queue_waiting", "gauge", (), "Calls that wait for room at a limit or budget.")
 IN_FLIGHT = Metric("gateway_requests_in_flight", "gauge", (), "Requests admitted and not yet recorded.")
 OPEN_STREAMS = Metric("gateway_open_streams", "gauge", (), "Streams that are being sent.")
 CACHED_KEYS = Metric("gateway_key_cache_size", "gauge", (), "Keys that the worker knows.")
@@ -117,6 +127,8 @@ METRICS = (
     KEY_HITS,
     KEY_MISSES,
     LOOP_LAG,
+    QUEUE_WAIT,
+    WAITING,
     IN_FLIGHT,
     OPEN_STREAMS,
     CACHED_KEYS,

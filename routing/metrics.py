@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from billing.admission.queue import Stay
 from billing.ledger import LedgerEntry
 from routing import metric_names as names
 from routing.metric_names import NONE, OTHER, Metric
@@ -98,6 +99,11 @@ class Metrics:
             yield
         finally:
             self.open_streams -= 1
+
+    def count_stay(self, team: str, stay: Stay) -> None:
+        """Add one call that waited in a queue, as its waiting ended."""
+        place = self._place(names.QUEUE_WAIT, (team, stay.end.value))
+        self._observe(names.QUEUE_WAIT, place, round(stay.waited_s * 1000))
 
     def set(self, metric: Metric, value: int) -> None:
         """Set a gauge without labels, in the metric's small unit."""

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+from billing.admission.queue import Stay, StayEnd
 from billing.admission.refusals import RefusalKind, Refused
 from billing.admission.rules import Budget, Limit, Rate, Rule, Scope, Unit
 from billing.money import decimal_usd
@@ -24,9 +25,9 @@ _AWAY = {
 }
 
 
-def refusal_error(refused: Refused) -> GatewayError:
+def refusal_error(refused: Refused, stay: Stay | None = None) -> GatewayError:
     """429 that ends (`insufficient_quota`) for a spent budget, 429 to retry for a rate or for money that open calls
-    hold, 503 where the counters cannot be asked."""
+    hold, 503 where the counters cannot be asked. `stay`: in the queue before, if it waited."""
     if refused.kind is RefusalKind.AWAY or refused.rule is None:
         return GatewayError(
             503,
@@ -52,7 +53,8 @@ def refusal_error(refused: Refused) -> GatewayError:
     return GatewayError(
         429,
         reason,
-        f"{_describe(refused.rule)} {word}: {_figures(refused)}. Try again in {refused.wait_ms / 1000:.3g} s.",
+        f"{_describe(refused.rule)} {word}: {_figures(refused)}.{_describe_stay(stay)}"
+        f" Try again in {refused.wait_ms / 1000:.3g} s.",
         type="rate_limit_error",
         code="rate_limit_exceeded",
         headers=_retry_after(refused),
@@ -74,6 +76,14 @@ def cut_error(refused: Refused) -> GatewayError:
         code="project_spend_limit_exceeded",
         may_have_cost=True,
     )
+
+
+def _describe_stay(stay: Stay | None) -> str:
+    if stay is None:
+        return ""
+    if stay.end is StayEnd.FULL:
+        return " As many calls wait as may."
+    return f" There was no room within {stay.waited_s:.3g} s of waiting." if stay.waited_s >= 1 else ""
 
 
 def _describe(rule: Rule) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from billing.admission.account import Admitted
+from billing.admission.queue import Stay
 from billing.estimate import Estimate
 from billing.ids import uuid7
 from billing.ledger import LedgerEntry
@@ -44,6 +45,7 @@ class Trace:
     price: Price | None = None
     is_held: bool = False  # the counters hold this call, or may
     admitted: Admitted | None = None
+    stay: Stay | None = None  # in the queue, of a call that had to wait
     estimate: Estimate | None = None  # of the call that was made
     reserve: GrowingReserve | None = None  # of a stream that is held in steps
     attempts: int = 0
@@ -54,6 +56,12 @@ class Trace:
         """The request goes to the backend now."""
         self.called_at = time.monotonic()
         self.attempts += 1
+
+    @property
+    def overhead_s(self) -> float:
+        """The gateway's own time before the backend was called; waiting for a limit is not the gateway's."""
+        assert self.called_at is not None, "only a call that was made has a time before it"  # noqa: S101
+        return self.called_at - self.started - (self.stay.waited_s if self.stay is not None else 0)
 
     def first_byte_arrived(self) -> None:
         """The backend answered; later calls change nothing."""
@@ -146,7 +154,5 @@ class Trace:
             first_byte_ms=None
             if self.first_byte_at is None
             else round((self.first_byte_at - self.started) * 1000),
-            overhead_us=None
-            if self.called_at is None
-            else round((self.called_at - self.started) * 1_000_000),
+            overhead_us=None if self.called_at is None else round(self.overhead_s * 1_000_000),
         )

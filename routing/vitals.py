@@ -32,6 +32,7 @@ class Vitals:
         gateway = self._gateway
         metrics, keys, configuration = gateway.metrics, gateway.keys, gateway.configuration
         metrics.set(names.IN_FLIGHT, gateway.ledger.spool.open_calls)
+        metrics.set(names.WAITING, gateway.admissions.waiting)
         metrics.set(names.OPEN_STREAMS, metrics.open_streams)
         metrics.set(names.CACHED_KEYS, keys.size)
         metrics.set(names.CONFIGURATION, configuration.snapshot.version)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from teams.key_rules import Address, Network, parse_network
-from teams.models import ApiKey, Application, CountersAway, Reserve, Team
+from teams.models import ApiKey, Application, CountersAway, Priority, Reserve, Team
 
 
 @dataclass(slots=True, weakref_slot=True, eq=False)
@@ -24,6 +24,8 @@ class KeyOwner:
     applications: Mapping[str, int]
     may_go_uncounted: bool = False  # while the counters are away, also under a hard budget
     reserves_typical: bool = False  # of a stream what such calls need, in steps, instead of the most
+    max_queue_s: int = 0
+    priority: str = Priority.NORMAL.value
     is_current: bool = True
 
 
@@ -111,6 +113,8 @@ def _read_owner(team_id: int) -> KeyOwner:
         applications=dict(applications),
         may_go_uncounted=team.counters_away == CountersAway.ALLOW,
         reserves_typical=team.reserve == Reserve.TYPICAL,
+        max_queue_s=team.max_queue_s,
+        priority=team.priority,
     )
 
 

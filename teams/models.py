@@ -6,7 +6,7 @@ from zoneinfo import available_timezones
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import ValidationError
-from django.core.validators import RegexValidator
+from django.core.validators import MaxValueValidator, RegexValidator
 from django.db import models
 from django.db.models import F, Q
 
@@ -68,6 +68,17 @@ class Reserve(models.TextChoices):
     TYPICAL = "typical", "Of streams 1,000 tokens of answer at a time"
 
 
+class Priority(models.TextChoices):
+    """Whose calls go first of those that wait."""
+
+    LOW = "low", "Low"
+    NORMAL = "normal", "Normal"
+    HIGH = "high", "High"
+
+
+MOST_QUEUE_S = 300
+
+
 class Team(models.Model):
     """The unit that is granted models and owns keys and applications."""
 
@@ -91,6 +102,26 @@ class Team(models.Model):
         db_default=Reserve.MOST.value,
         help_text="Less for each call lets more run at once; a stream ends early when the budget does.",
     )
+    max_queue_s = models.PositiveSmallIntegerField(
+        "longest wait (s)",
+        default=0,
+        db_default=0,
+        validators=[MaxValueValidator(MOST_QUEUE_S)],
+        help_text=(
+            "How long a call may wait for room when it is too fast, or when calls under way hold the budget. "
+            "0: it is refused at once."
+        ),
+    )
+    priority = models.CharField(
+        max_length=16,
+        choices=Priority,
+        default=Priority.NORMAL,
+        db_default=Priority.NORMAL.value,
+        help_text=(
+            "Where teams wait for the same limit, of what comes free a team of high priority gets four times "
+            "as much as one of normal priority, and that one four times as much as one of low priority."
+        ),
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -104,6 +135,10 @@ class Team(models.Model):
                 condition=Q(counters_away__in=CountersAway.values), name="team_counters_away_known"
             ),
             models.CheckConstraint(condition=Q(reserve__in=Reserve.values), name="team_reserve_known"),
+            models.CheckConstraint(
+                condition=Q(max_queue_s__lte=MOST_QUEUE_S), name="team_max_queue_s_bounded"
+            ),
+            models.CheckConstraint(condition=Q(priority__in=Priority.values), name="team_priority_known"),
         ]
 
     def __str__(self) -> str:

@@ -6,7 +6,7 @@ commands and is sent their replies, so that an event loop and a test drive the s
 
 from collections import deque
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from itertools import islice
 from typing import Any
@@ -14,7 +14,18 @@ from typing import Any
 import msgspec
 
 from billing.admission.commands import DECLARING, READY, Command, Commands, Marker, read_marker
-from billing.admission.holds import Amounts, Ask, EndFrame, Frames, FramesGone, Hold, HoldOwner, in_pieces
+from billing.admission.holds import (
+    AT_ONCE,
+    Amounts,
+    Ask,
+    EndFrame,
+    Frames,
+    FramesGone,
+    Hold,
+    HoldOwner,
+    Patience,
+    in_pieces,
+)
 from billing.admission.links import Reply, StoreLost, StoreRefused
 from billing.admission.refusals import AWAY_STORE, Figures, Refused, refuse_budget, refuse_rate
 from billing.admission.rules import Budget, Dimensions, Plan, RuleBook
@@ -119,12 +130,18 @@ class Account:
         """By which rules `ask` is judged."""
         return self.book.plan(ask.call, now_ms // 1000)
 
-    def admit(self, ask: Ask, plan: Plan, now_ms: int, deadline_ms: int) -> Command:
-        """The command that holds `ask`, if it arrives within the time limit. Its reply goes to `admitted`; without
-        one, `admission_lost` must be told."""
+    def admit(
+        self, ask: Ask, plan: Plan, now_ms: int, deadline_ms: int, patience: Patience = AT_ONCE
+    ) -> Command:
+        """The command that holds `ask`, if it arrives within the time limit, or lets it stand in a queue. Its reply
+        goes to `admitted`; without one, `admission_lost` must be told."""
         self._may_come(ask.rid, now_ms)
         owner = msgspec.json.encode(HoldOwner(self._spool, deadline_ms, ask.call))
-        return self._commands.admit(self._epoch, ask, plan, owner, now_ms + LIMIT_MS)
+        return self._commands.admit(self._epoch, ask, plan, owner, now_ms + LIMIT_MS, patience)
+
+    def leave(self, ask: Ask, now_ms: int, patience: Patience) -> Command:
+        """The command that gives up the places of `ask` in queues."""
+        return self._commands.leave(self._epoch, ask, self.plan(ask, now_ms), patience)
 
     def admitted(self, ask: Ask, plan: Plan, reply: Reply, deadline_ms: int) -> Admitted | Refused | Again:
         """What the reply means; a call that is held is open from now on."""
@@ -362,15 +379,17 @@ def _level(plan: Plan, index: int, left: int, reset_ms: int = 0) -> Level | None
 
 
 def _read_refusal(ask: Ask, plan: Plan, reply: list[int]) -> Refused:
-    code, now_ms, index, counted, used, reserved, wait_ms = reply
+    code, now_ms, index, counted, used, reserved, wait_ms, place = reply
     rule = plan.rules[index]
     taken = int(counted) + int(used)
     if isinstance(rule, Budget):
         figures = Figures(taken, int(reserved), ask.most.of(rule.unit))
         end_ms = plan.ends[index] * 1000
-        return refuse_budget(rule, is_hard=code == _HARD, now_ms=now_ms, end_ms=end_ms, figures=figures)
+        refused = refuse_budget(rule, is_hard=code == _HARD, now_ms=now_ms, end_ms=end_ms, figures=figures)
+        return replace(refused, place=place)
     asked = ask.rate_tokens if rule.rate == "tpm" else 1
-    return refuse_rate(rule, now_ms=now_ms, wait_ms=wait_ms, figures=Figures(taken, int(reserved), asked))
+    figures = Figures(taken, int(reserved), asked)
+    return replace(refuse_rate(rule, now_ms=now_ms, wait_ms=wait_ms, figures=figures), place=place)
 
 
 def _read_extend_refusal(more: Amounts, plan: Plan, code: int, now_ms: int, rest: list[Any]) -> Refused:

@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 
 from billing.admission.account import Account, Admitted, Again, Standing, Steps
 from billing.admission.commands import Command, Commands, read_marker
-from billing.admission.holds import Amounts, Ask, EndFrame, Frames, Hold
+from billing.admission.holds import AT_ONCE, Amounts, Ask, EndFrame, Frames, Hold, Patience
 from billing.admission.links import DirectLink, Reply, StoreLost, StoreRefused
+from billing.admission.queue import Line, Stay, StayEnd, wait_in_line
 from billing.admission.rebuild import BEAT_MS, LEASE_MS, Rebuilder, RebuildFailed
 from billing.admission.refusals import AWAY_REBUILDING, AWAY_STORE, Refused
 from billing.admission.rules import Plan, RuleBook
@@ -60,13 +61,21 @@ class _Desk:
         self.under_way = 0  # commands whose replies are not here
         self.opened = asyncio.Event()
         self.renewal: asyncio.Task[None] | None = None
+        self.line = Line()
 
 
 class _Question:
     """One admission on its way. It is answered for even if nobody waits any more."""
 
     def __init__(
-        self, owner: "Admissions", desk: _Desk, ask: Ask, plan: Plan, now_ms: int, deadline_ms: int
+        self,
+        owner: "Admissions",
+        desk: _Desk,
+        ask: Ask,
+        plan: Plan,
+        now_ms: int,
+        deadline_ms: int,
+        patience: Patience,
     ) -> None:
         self._owner = owner
         self._desk = desk
@@ -75,7 +84,7 @@ class _Question:
         self._now_ms = now_ms
         self._deadline_ms = deadline_ms
         self.outcome: asyncio.Future[Admitted | Refused | Again] = asyncio.get_running_loop().create_future()
-        self.command: Command = desk.account.admit(ask, plan, now_ms, deadline_ms)
+        self.command: Command = desk.account.admit(ask, plan, now_ms, deadline_ms, patience)
 
     def take(self, reply: Reply | StoreLost) -> None:
         account = self._desk.account
@@ -134,6 +143,7 @@ class Admissions:
         spool: str,
         frames: Frames,
         longest_call_ms: int,
+        most_waiting: int,
         run_in_thread: RunInThread[Any],
         make_rebuilder: Callable[[DirectLink], Rebuilder],
     ) -> None:
@@ -142,6 +152,7 @@ class Admissions:
         self._spool = spool
         self._frames = frames
         self._longest_call_ms = longest_call_ms
+        self._most_waiting = most_waiting
         self._run_in_thread = run_in_thread
         self._make_rebuilder = make_rebuilder
         self._wire = Wire(url, commands.scripts, self._on_wire_lost)
@@ -151,11 +162,13 @@ class Admissions:
         self._desks: dict[int, _Desk] = {}
         self._of_team: dict[int, _Desk] = {}  # where each team is now
         self._questions: list[tuple[_Desk, _Question | _Extension]] = []
+        self._leaves: list[Command] = []
         self._ended: set[_Desk] = set()
         self._is_flush_due = False
         self._tasks: list[asyncio.Task[None]] = []
         self.clock = Clock()
         self.uncounted = 0  # admitted while the store was away
+        self.waiting = 0  # calls that stand in queues
 
     # --- life ------------------------------------------------------------------------------------
 
@@ -217,7 +230,9 @@ class Admissions:
 
     # --- one call --------------------------------------------------------------------------------
 
-    async def admit(self, ask: Ask, *, may_go_uncounted: bool) -> Admitted | Refused:
+    async def admit(
+        self, ask: Ask, *, may_go_uncounted: bool, patience: Patience = AT_ONCE
+    ) -> Admitted | Refused:
         """Hold `ask` in every counter that applies, or say why not; a refusal holds nothing, unless it says that
         it may. While the counters cannot be asked, a call under a hard budget is refused unless `may_go_uncounted`;
         any other is let in. Such calls are counted afterwards.
@@ -233,7 +248,7 @@ class Admissions:
             if desk.account.standing is not Standing.OPEN and not await self._is_opened(desk):
                 outcome = AWAY_REBUILDING if self._wire.is_open else AWAY_STORE
             else:
-                outcome = await self._question(desk, ask)
+                outcome = await self._question(desk, ask, patience)
             if not isinstance(outcome, Again):
                 break
         if isinstance(outcome, Again):
@@ -270,6 +285,30 @@ class Admissions:
             return True
         return AWAY_REBUILDING if isinstance(outcome, Again) else outcome
 
+    async def wait(
+        self, ask: Ask, refused: Refused, patience: Patience, stay: Stay, *, may_go_uncounted: bool
+    ) -> Admitted | Refused:
+        """Wait for room, as long as `patience` lasts, for a call that was `refused` for now; `stay` tells of it.
+        Who stops waiting, also by being cancelled, gives up its place. For the rest see `admit`."""
+        desk = self._desks.get(ask.call.department_id)
+        if desk is None or self.waiting >= self._most_waiting:
+            stay.close(StayEnd.FULL)
+            return refused
+        self.waiting += 1
+        try:
+            return await wait_in_line(
+                desk.line,
+                lambda: self.admit(ask, may_go_uncounted=may_go_uncounted, patience=patience),
+                refused,
+                patience,
+                stay,
+            )
+        finally:
+            self.waiting -= 1
+            if stay.end in (StayEnd.LEFT, StayEnd.TIMED_OUT):
+                self._leaves.append(desk.account.leave(ask, self.clock.now_ms(), patience))
+                self._schedule()
+
     def end(self, frame: EndFrame) -> None:
         """A call has ended and `frame` is in the spool; it is booked in the next turn of the loop."""
         self._holds.pop(frame.rid, None)
@@ -287,12 +326,12 @@ class Admissions:
     def _deadline_ms(self) -> int:
         return self.clock.now_ms() + self._longest_call_ms + _AFTER_DEADLINE_MS
 
-    async def _question(self, desk: _Desk, ask: Ask) -> Admitted | Refused | Again:
+    async def _question(self, desk: _Desk, ask: Ask, patience: Patience) -> Admitted | Refused | Again:
         now_ms = self.clock.now_ms()
         plan = desk.account.plan(ask, now_ms)
         if not self._wire.is_open and not await self._is_connected_soon():
             return AWAY_STORE
-        question = _Question(self, desk, ask, plan, now_ms, self._deadline_ms())
+        question = _Question(self, desk, ask, plan, now_ms, self._deadline_ms(), patience)
         self._questions.append((desk, question))
         self._schedule()
         return await question.outcome
@@ -325,6 +364,7 @@ class Admissions:
         """Send what has gathered. Ends go first: what they give back is there for those who come."""
         self._is_flush_due = False
         questions, self._questions = self._questions, []
+        leaves, self._leaves = self._leaves, []
         ended, self._ended = self._ended, set()
         batch: list[tuple[Command, Callable[[Any], None]]] = []
         for desk in ended:
@@ -338,6 +378,7 @@ class Admissions:
         for desk, question in questions:
             desk.under_way += 1
             batch.append((question.command, question.take))
+        batch += [(command, _ignore) for command in leaves]  # their lease sees to what is lost
         if not batch:
             return
         try:
@@ -351,6 +392,7 @@ class Admissions:
         desk.under_way -= 1
         account = desk.account
         account.take_settle(frame, reply)
+        desk.line.wake()
         if account.standing not in (Standing.OPEN, Standing.DECLARED):
             self.renew(desk)
         elif account.pending and not account.is_halted and not isinstance(reply, StoreLost):
@@ -510,6 +552,10 @@ class _Settled:
 
     def take(self, reply: Reply | StoreLost) -> None:
         self._owner.settled(self._desk, self._frame, reply)
+
+
+def _ignore(reply: Reply | StoreLost) -> None:
+    """For a command whose fate does not matter."""
 
 
 async def _within(event: asyncio.Event, limit_s: float) -> bool:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from billing.admission.holds import Amounts, Ask, EndFrame, Hold
+from billing.admission.holds import AT_ONCE, Amounts, Ask, EndFrame, Hold, Patience
 from billing.admission.rules import Plan
 from billing.admission.scripts import Scripts
 
@@ -44,13 +44,32 @@ class Commands:
     def __init__(self, scripts: Scripts) -> None:
         self.scripts = scripts
 
-    def admit(self, epoch: int, ask: Ask, plan: Plan, owner: bytes, not_after_ms: int) -> Command:
-        """Reserve for one call, by `plan`, unless the store's clock is past `not_after_ms`."""
+    def admit(
+        self,
+        epoch: int,
+        ask: Ask,
+        plan: Plan,
+        owner: bytes,
+        not_after_ms: int,
+        patience: Patience = AT_ONCE,
+    ) -> Command:
+        """Reserve for one call, by `plan`, unless the store's clock is past `not_after_ms`. A call of some patience
+        that is refused for now stands in the queues of the rules that refuse it for the next two seconds."""
         return self.call(
             "admit",
             marker_key(ask.call.department_id),
             *(ask.rid, not_after_ms, ask.most.money, ask.most.tokens, ask.rate_tokens),
-            *(plan.start, plan.end, owner, plan.entries, epoch),
+            *(plan.start, plan.end, owner, plan.entries),
+            *(ask.call.team_id, patience.weight, patience.places, epoch),
+        )
+
+    def leave(self, epoch: int, ask: Ask, plan: Plan, patience: Patience) -> Command:
+        """Give up the places of a call that waited."""
+        return self.call(
+            "leave",
+            marker_key(ask.call.department_id),
+            *(ask.rid, ask.call.team_id, patience.weight, ask.most.money, ask.most.tokens, ask.rate_tokens),
+            *(plan.entries, epoch),
         )
 
     def declare(self, epoch: int, department_id: int, hold: Hold, plan: Plan, not_after_ms: int) -> Command:

@@ -59,6 +59,20 @@ class Ask:
     rate_tokens: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Whether a call may wait where it is refused for now: at most `wait_ms`, beside at most `places - 1` others of
+    its team at one rule. Of what comes free there, teams get shares in proportion to their `weight`, which also
+    holds for calls that do not wait: they overtake nobody whose turn is before theirs."""
+
+    wait_ms: int = 0
+    weight: int = 1
+    places: int = 0
+
+
+AT_ONCE = Patience()
+
+
 @dataclass(slots=True)
 class Hold:
     """An open reservation in its worker. `owner` is its HoldOwner, packed; `step` counts extensions."""

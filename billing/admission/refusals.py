@@ -32,6 +32,7 @@ class Refused:
     reset_ms: int = 0
     wait_ms: int = 0
     reason: str = ""
+    place: int = 0  # in the queue of the rule, 1 for the first; 0: it does not stand there
     may_be_held: bool = (
         False  # the store may have carried out what it did not answer to: tell it the call's end
     )
@@ -40,6 +41,11 @@ class Refused:
     def is_away(self) -> bool:
         """Whether the counters could not be asked at all."""
         return self.kind is RefusalKind.AWAY
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether there may be room in a moment: what a queue is for."""
+        return self.kind in (RefusalKind.RATE, RefusalKind.HELD)
 
     @property
     def may_retry(self) -> bool:

@@ -186,6 +186,8 @@ def test_a_team_is_not_deactivated_by_the_way(desk: Desk) -> None:
         is_active="",
         counters_away="refuse",
         reserve="most",
+        max_queue_s=0,
+        priority="normal",
     )
     stored = Team.objects.get(pk=team.pk)
     assert (stored.name, stored.is_active) == ("Renamed", True)

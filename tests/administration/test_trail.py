@@ -112,6 +112,8 @@ def test_change_and_event_are_kept_or_lost_together(desk: Desk) -> None:
             name="Another",
             counters_away="refuse",
             reserve="most",
+            max_queue_s=0,
+            priority="normal",
         ),
         lambda: desk.post(page(Team, "delete", team), {"post": "yes"}),
         lambda: desk.post(

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from billing.admission.commands import Commands, marker_key, pack
-from billing.admission.holds import Amounts, Ask, EndFrame, Hold, HoldOwner
+from billing.admission.holds import AT_ONCE, Amounts, Ask, EndFrame, Hold, HoldOwner, Patience
 from billing.admission.links import DirectLink, StoreRefused
 from billing.admission.rules import Dimensions, Plan, Rule, RuleBook
 from billing.admission.scripts import Scripts, load_scripts, make_scripts, read_sources
@@ -103,13 +103,40 @@ class Desk:
         return msgspec.json.encode(HoldOwner(worker, NEVER, self.call))
 
     def admit(
-        self, rid: str, money: int = 10, tokens: int = 10, *, rate: int = 0, not_after: int = NEVER
+        self,
+        rid: str,
+        money: int = 10,
+        tokens: int = 10,
+        *,
+        rate: int = 0,
+        not_after: int = NEVER,
+        patience: Patience = AT_ONCE,
+        team: int = 5,
     ) -> Any:
-        ask = Ask(rid, self.call, Amounts(money, tokens), rate)
+        ask, plan = self.ask(rid, money, tokens, rate, team)
         (reply,) = self.link.exchange(
-            [self.commands.admit(self.epoch, ask, self.plan(), self.owner(), not_after)]
+            [self.commands.admit(self.epoch, ask, plan, self.owner(), not_after, patience)]
         )
         return reply
+
+    def leave(
+        self,
+        rid: str,
+        money: int = 10,
+        tokens: int = 10,
+        *,
+        rate: int = 0,
+        patience: Patience = AT_ONCE,
+        team: int = 5,
+    ) -> Any:
+        ask, plan = self.ask(rid, money, tokens, rate, team)
+        (reply,) = self.link.exchange([self.commands.leave(self.epoch, ask, plan, patience)])
+        return reply
+
+    def ask(self, rid: str, money: int, tokens: int, rate: int, team: int) -> tuple[Ask, Plan]:
+        call = msgspec.structs.replace(self.call, team_id=team)
+        moment_s = self.time_ms() // 1000 if self.planned_s is None else self.planned_s
+        return Ask(rid, call, Amounts(money, tokens), rate), self.book.plan(call, moment_s)
 
     def settle(
         self,

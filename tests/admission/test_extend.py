@@ -14,7 +14,7 @@ from billing.admission.adoption import drive
 from billing.admission.commands import Command
 from billing.admission.holds import Amounts, Ask, EndFrame, Hold, read_hold
 from billing.admission.refusals import RefusalKind, Refused
-from billing.admission.rules import Budget, Limit, Owner, Rate, RuleBook, Scope, Unit
+from billing.admission.rules import Budget, Dimensions, Limit, Owner, Rate, RuleBook, Scope, Unit
 from billing.admission.windows import Period
 from tests.admission.desk import NEVER, Desk
 
@@ -31,7 +31,7 @@ class Spooled:
     def __init__(self) -> None:
         self.frames: list[EndFrame] = []
 
-    def after(self, seq: int, department_id: int) -> Iterable[EndFrame]:
+    def after(self, seq: int, concerns: Callable[[Dimensions], bool]) -> Iterable[EndFrame]:
         return [frame for frame in self.frames if frame.seq > seq]
 
 

@@ -77,7 +77,7 @@ def test_a_refusal_tells_its_figures(make_desk: MakeDesk) -> None:
     desk.settle(1, "r1", 20)
     desk.admit("r2", 70)
     month_left_ms = (30 - 23) * 24 * HOUR_MS + 12 * HOUR_MS
-    assert desk.admit("r3", 90) == [HARD, NOON_MS, 0, b"0", b"20", b"70", month_left_ms]
+    assert desk.admit("r3", 90) == [HARD, NOON_MS, 0, b"0", b"20", b"70", month_left_ms, 0]
 
 
 def test_of_several_refusals_the_gravest_and_longest_is_told(make_desk: MakeDesk) -> None:
@@ -275,7 +275,7 @@ def test_a_bucket_refills_with_the_clock(make_desk: MakeDesk) -> None:
     assert [desk.admit(f"r{number}")[0] for number in range(7)] == [DONE] * 6 + [RATE]
     assert desk.admit("r8")[6] == 10_000
     desk.set_clock(NOON_MS + 9_999)
-    assert desk.admit("r8") == [RATE, NOON_MS + 9_999, 0, b"0", b"6", b"0", 1]
+    assert desk.admit("r8") == [RATE, NOON_MS + 9_999, 0, b"0", b"6", b"0", 1, 0]
     desk.set_clock(NOON_MS + 10_000)
     assert desk.admit("r8")[0] == DONE
 

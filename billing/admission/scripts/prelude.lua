@@ -123,3 +123,38 @@ local function write_hold(prefix, rid, hold)
   redis.call('HSET', prefix .. 'r', rid, '1 ' .. hold.admitted .. ' ' .. hold.money .. ' ' .. hold.tokens .. ' '
     .. hold.rate .. ' ' .. hold.step .. ' ' .. hold.owner .. '\n' .. hold.packed)
 end
+
+-- Waiting. A call that a rule refuses for now may stand at that rule with a ticket until there is room:
+--   q:<rule>   tickets by virtual finish: who has the least goes first
+--   ql:<rule>  the same tickets by the end of their lease (ms): who does not ask again in time has left
+--   qv:<rule>  v: the virtual time; f<team>: the last virtual finish given to the team; n<team>: its tickets
+--   q          is there while anybody may stand anywhere in the department
+-- A ticket is "team weight ask rid". A team's next finish is ask / weight after its last, so teams that always have
+-- calls waiting get shares in proportion to their weights, however many calls and replicas each of them has.
+-- All of it lapses with the last lease. Doubles do: this decides who comes first, never what fits.
+local TICKET_MS = 2000
+local MOST_SUMMED = 32
+
+local function double(number)
+  return string.format('%.17g', number)
+end
+
+-- What a call asks of a rule, as digits.
+local function ask_of(kind, limit, money, tokens, rate)
+  if is_budget(kind) then return of_unit(kind, money, tokens) end
+  return kind == 'K' and digits(math.min(rate, limit)) or '1'
+end
+
+local function take_ticket(prefix, name, ticket)
+  redis.call('ZREM', prefix .. 'q:' .. name, ticket)
+  redis.call('ZREM', prefix .. 'ql:' .. name, ticket)
+  redis.call('HINCRBY', prefix .. 'qv:' .. name, 'n' .. string.match(ticket, '^%d+'), -1)
+end
+
+-- The turn of a ticket that is given up goes to those of its team that come later.
+local function give_up(prefix, name, ticket)
+  if not redis.call('ZSCORE', prefix .. 'q:' .. name, ticket) then return end
+  take_ticket(prefix, name, ticket)
+  local team, weight, ask = string.match(ticket, '^(%d+) (%d+) (%d+) ')
+  redis.call('HINCRBYFLOAT', prefix .. 'qv:' .. name, 'f' .. team, double(-ask / weight)) -- rule: turn-given-up
+end

@@ -1,9 +1,9 @@
 """Departments, teams and applications."""
 
-from gateway_site.configuration_file.forms import Flag, OneOf, Reference, Text
+from gateway_site.configuration_file.forms import Flag, OneOf, Reference, Text, Whole
 from gateway_site.configuration_file.kinds.base import RowKind
 from gateway_site.configuration_file.schema import Field
-from teams.models import Application, CountersAway, Department, Reserve, Team
+from teams.models import Application, CountersAway, Department, Priority, Reserve, Team
 
 
 class Departments(RowKind):
@@ -43,6 +43,16 @@ class Teams(RowKind):
             "reserve",
             OneOf(Reserve.values),
             "What a call holds of budgets: the most it may come to, or of a stream 1,000 tokens of answer at a time.",
+        ),
+        Field(
+            "max_queue_s",
+            Whole(),
+            "How long a call may wait for room, in seconds, at most 300. 0, which a new one has: not at all.",
+        ),
+        Field(
+            "priority",
+            OneOf(Priority.values),
+            "Whose calls go first of those that wait. A new one has `normal`.",
         ),
     )
 
