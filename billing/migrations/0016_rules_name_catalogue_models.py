@@ -134,7 +134,6 @@ class Migration(migrations.Migration):
                     ("year", "year"),
                 ],
                 max_length=16,
-                verbose_name="per",
             ),
         ),
         migrations.AlterField(
