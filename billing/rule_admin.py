@@ -103,7 +103,7 @@ class RuleAdmin(AuditedAdmin):
         """The owner's kind and name."""
         return rule.owner_label
 
-    @admin.display(description="Counts")
+    @admin.display(description="Which calls")
     def which_calls(self, rule: OwnedRule) -> str:
         """Of whom, and of which model."""
         return rule.calls_told
@@ -134,6 +134,7 @@ class BudgetForm(ModelForm):
     class Meta:
         model = Budget
         fields = "__all__"
+        labels = {"period": "Per"}
 
     def __init__(self, *arguments: Any, **words: Any) -> None:
         super().__init__(*arguments, **words)

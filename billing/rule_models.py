@@ -192,7 +192,7 @@ class Budget(OwnedRule):
     application = _owner("teams.Application", "budgets")
     api_key = _owner("teams.ApiKey", "budgets", "API key")
     unit = models.CharField("what it counts", max_length=16, choices=BudgetUnit)
-    period = models.CharField("per", max_length=16, choices=BudgetPeriod)
+    period = models.CharField(max_length=16, choices=BudgetPeriod)
     amount = models.BigIntegerField(
         "at most", validators=[MinValueValidator(1), MaxValueValidator(MOST_AMOUNT)]
     )
@@ -239,8 +239,9 @@ class DepartmentEpoch(models.Model):
     repeat.
     """
 
+    # The database lets it go with the department, and only so.
     department = models.OneToOneField(
-        "teams.Department", on_delete=models.CASCADE, primary_key=True, related_name="epoch"
+        "teams.Department", on_delete=models.DO_NOTHING, primary_key=True, related_name="epoch"
     )
     n = models.BigIntegerField()
 

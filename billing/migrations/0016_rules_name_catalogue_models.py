@@ -3,6 +3,8 @@ import django.db.models.deletion
 from django.db import migrations, models
 
 # A name that was no model's counted nothing, and would count everything without one. No release had such rules.
+# The way back drops the rules of models too: their names are in a column that goes.
+DROP_RULES_OF_MODELS = "DELETE FROM billing_limit WHERE model_id IS NOT NULL; DELETE FROM billing_budget WHERE model_id IS NOT NULL"
 NO_RULES_OF_MODELS = (
     "DELETE FROM billing_limit WHERE model <> ''; DELETE FROM billing_budget WHERE model <> ''"
 )
@@ -134,7 +136,6 @@ class Migration(migrations.Migration):
                     ("year", "year"),
                 ],
                 max_length=16,
-                verbose_name="per",
             ),
         ),
         migrations.AlterField(
@@ -225,4 +226,5 @@ class Migration(migrations.Migration):
                 name="limit_end_user_plain",
             ),
         ),
+        migrations.RunSQL(migrations.RunSQL.noop, DROP_RULES_OF_MODELS),
     ]
