@@ -19,6 +19,7 @@ _RATES = {
     Rate.TOKENS: "tokens per minute",
     Rate.CONCURRENCY: "requests at a time",
 }
+_WORTH_TELLING_S = 0.05
 _AWAY = {
     "counters_unavailable": "The counters of budgets cannot be reached, so nothing is spent. Try again shortly.",
     "counters_rebuilding": "The counters of budgets are being made anew. Try again shortly.",
@@ -83,7 +84,9 @@ def _describe_stay(stay: Stay | None) -> str:
         return ""
     if stay.end is StayEnd.FULL:
         return " As many calls wait as may."
-    return f" There was no room within {stay.waited_s:.3g} s of waiting." if stay.waited_s >= 1 else ""
+    if stay.waited_s < _WORTH_TELLING_S:
+        return ""
+    return f" There was no room within {stay.waited_s:.2g} s of waiting."
 
 
 def _describe(rule: Rule) -> str:
