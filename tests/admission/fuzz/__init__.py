@@ -2,5 +2,5 @@
 
 `store` is a server that is flushed, killed and set back; `tables` is the ledger's side, in cheap tables of its
 own; `tenants` are departments and their rules; `worker` is a process with its spool; `world` is all of it on one
-clock; `simulation` draws what happens from a seed; `invariants` says what must hold.
+clock; `works` and `faults` are what can happen, `simulation` draws it from a seed, `invariants` says what must hold.
 """
