@@ -254,6 +254,7 @@ def test_a_full_queue_refuses_at_once(narrow: Product, simulator: Simulator) -> 
     assert "As many calls wait as may." in answer.text
     for waiter in waiters:
         assert waiter.record().status == "completed"
+        waiter.leave()
 
 
 def test_a_worker_bounds_what_waits_in_it(
