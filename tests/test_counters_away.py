@@ -1,5 +1,6 @@
 """The store of the counters is paused, stopped or emptied under a running gateway."""
 
+import json
 import os
 import signal
 import threading
@@ -20,7 +21,7 @@ from billing.admission.verify import NotComparable, verify_department
 from billing.models import UsageRecord
 from billing.rule_models import Budget
 from gateway_site.embedded import EmbeddedValkey
-from teams.models import CountersAway, Team
+from teams.models import CountersAway, Reserve, Team
 from tests.factories import Caller, make_caller, wait_for_record
 from tests.processes import Processes, Product, Simulator, wait_for
 from tests.routes import CHAT
@@ -115,6 +116,88 @@ def test_a_team_may_choose_to_be_counted_afterwards(
     wait_until_counted(valkey, caller)
 
 
+class Stream:
+    """An answer of 900 words in a little more than four seconds, which outgrows what is typical after half a second."""
+
+    def __init__(self, product: Product, caller: Caller) -> None:
+        self.words = 0
+        self.is_done = False
+        self.error = ""
+        self.request_id = ""
+        self._thread = threading.Thread(target=self._read, args=(product, caller))
+        self._thread.start()
+        wait_for(lambda: self.words > 10, "a stream under way")
+
+    def join(self) -> None:
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+    def _read(self, product: Product, caller: Caller) -> None:
+        slow = {"output_tokens": 900, "frames_per_write": 2, "between_chunks_s": 0.01}
+        body = {"model": caller.model, **CHAT.content, "stream": True, "simulator": slow, "max_tokens": 4_000}
+        headers = {"Authorization": f"Bearer {caller.secret}"}
+        url = CHAT.url(product, caller.model)
+        with httpx.stream("POST", url, headers=headers, json=body, timeout=20) as answer:
+            self.request_id = answer.headers["x-request-id"]
+            for line in answer.iter_lines():
+                self.words += '"content":"' in line and '"content":""' not in line
+                self.is_done = self.is_done or line == "data: [DONE]"
+                if '"error"' in line:
+                    self.error = json.loads(line.removeprefix("data: "))["error"]["code"]
+
+
+def test_a_stream_whose_reserve_cannot_grow_ends_when_it_is_used(
+    product: Product, simulator: Simulator, valkey: EmbeddedValkey
+) -> None:
+    caller = make_spender(simulator, product, reserve=Reserve.TYPICAL)
+    stream = Stream(product, caller)
+    with Paused(valkey):
+        stream.join()
+    assert (stream.is_done, stream.error) == (False, "service_unavailable")
+    row = wait_for_record(stream.request_id)
+    assert (row.status, row.reason) == ("failed", "counters_unavailable")
+    assert 0 < stream.words <= row.output_tokens < 500
+    wait_until_counted(valkey, caller)
+
+
+def test_a_stream_of_a_team_that_is_counted_afterwards_goes_on(
+    product: Product, simulator: Simulator, valkey: EmbeddedValkey
+) -> None:
+    caller = make_spender(simulator, product, reserve=Reserve.TYPICAL, counters_away=CountersAway.ALLOW)
+    stream = Stream(product, caller)
+    with Paused(valkey):
+        time.sleep(1.5)  # what is to be shown is that nothing happens
+    stream.join()
+    assert (stream.words, stream.is_done) == (900, True)
+    wait_until_counted(valkey, caller)
+
+
+@pytest.mark.parametrize("hurt", ["flush", "restart", "lost counter"])
+def test_a_stream_grows_on_in_counters_that_were_made_anew(
+    product: Product, simulator: Simulator, valkey: EmbeddedValkey, hurt: str
+) -> None:
+    caller = make_spender(simulator, product, reserve=Reserve.TYPICAL)
+    stream = Stream(product, caller)
+    damage(valkey, caller, hurt)
+    stream.join()
+    assert (stream.words, stream.is_done, stream.error) == (900, True, "")
+    assert wait_for_record(stream.request_id).output_tokens == 900
+    wait_until_counted(valkey, caller)
+
+
+def damage(valkey: EmbeddedValkey, caller: Caller, hurt: str) -> None:
+    """Take counters away."""
+    with redis.Redis.from_url(valkey.url()) as store:
+        if hurt == "flush":
+            store.flushall()
+        elif hurt == "restart":
+            valkey.stop()
+            valkey.start()
+        else:
+            for key in store.scan_iter(f"{{d{caller.team.department_id}}}:*:c:*"):
+                store.delete(key)
+
+
 def test_a_soft_budget_stops_nobody_while_the_store_is_away(
     product: Product, simulator: Simulator, valkey: EmbeddedValkey
 ) -> None:
@@ -131,22 +214,14 @@ def test_counters_that_are_lost_are_made_anew_from_the_ledger(
     product: Product, simulator: Simulator, valkey: EmbeddedValkey, hurt: str
 ) -> None:
     caller = make_spender(simulator, product)
-    with redis.Redis.from_url(valkey.url()) as store:
-        held = threading.Thread(target=lambda: CHAT.ask(product, caller, simulator={"first_byte_s": 1.0}))
-        held.start()
-        wait_for(lambda: simulator.open_calls() > 0, "a call under way")
-        if hurt == "flush":
-            store.flushall()
-        elif hurt == "restart":
-            valkey.stop()
-            valkey.start()
-        else:
-            for key in store.scan_iter(f"{{d{caller.team.department_id}}}:*:c:*"):
-                store.delete(key)
-        started = time.monotonic()
-        wait_for(lambda: CHAT.ask(product, caller).status_code == 200, "a call that is admitted again", 8)
-        assert time.monotonic() - started < 5
-        held.join()
+    held = threading.Thread(target=lambda: CHAT.ask(product, caller, simulator={"first_byte_s": 1.0}))
+    held.start()
+    wait_for(lambda: simulator.open_calls() > 0, "a call under way")
+    damage(valkey, caller, hurt)
+    started = time.monotonic()
+    wait_for(lambda: CHAT.ask(product, caller).status_code == 200, "a call that is admitted again", 8)
+    assert time.monotonic() - started < 5
+    held.join()
     wait_until_counted(valkey, caller)
     spent = UsageRecord.objects.filter(team_id=caller.team.pk, attempts=1).count()
     assert spent >= 3

@@ -5,6 +5,7 @@ import json
 import os
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -22,7 +23,7 @@ from billing.rule_models import Budget
 from billing.steps import STEP_TOKENS
 from teams.models import Team
 from tests.factories import Caller, make_caller, wait_for_record
-from tests.processes import Product, Simulator, wait_for
+from tests.processes import Processes, Product, Simulator, wait_for
 from tests.routes import CHAT
 
 TOKEN_NANOUSD = 1_000  # of output; the prompt is free
@@ -192,6 +193,28 @@ def test_streams_at_the_last_dollar_pass_it_by_less_than_a_step_each(
     spent = spent_tokens(caller, 64)
     print(f"\n64 streams spent {spent:.0f} tokens of 20000")
     assert 10_000 < spent <= 20_000 + 64 * STEP_TOKENS
+    wait_until_counted(caller)
+
+
+def test_a_stream_whose_worker_is_killed_stands_at_what_it_held_last(
+    simulator: Simulator, processes: Processes, tmp_path: Path
+) -> None:
+    """Not at what it held at first: then less would be in the ledger than was served."""
+    product = processes.start_product(GATEWAY_SPOOL_DIR=str(tmp_path))
+    caller = make_spender(simulator, product, 20_000)
+    body = {"model": caller.model, **CHAT.content, "stream": True, "max_tokens": 10_000}
+    fault = {"output_tokens": 9_000, "hang_after_frames": 2_000, "frames_per_write": 20}
+    headers = {"Authorization": f"Bearer {caller.secret}"}
+    url, words = CHAT.url(product, caller.model), 0
+    with httpx.stream("POST", url, headers=headers, json={**body, "simulator": fault}, timeout=20) as answer:
+        for line in answer.iter_lines():
+            words += '"content":' in line
+            if words >= 1_990:
+                break
+        product.web.kill()
+    row = wait_for_record(answer.headers["x-request-id"])
+    assert (row.status, row.reason, row.attempts) == ("abandoned", "worker_died", 1)
+    assert words <= row.output_tokens <= 2 * words + 1_250
     wait_until_counted(caller)
 
 

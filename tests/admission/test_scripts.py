@@ -485,7 +485,8 @@ def test_an_extension_holds_more_once(make_desk: MakeDesk) -> None:
     assert desk.extend("r1", held, more)[0] == KNOWN
     assert desk.counter(0) == (0, 0, 2**56 + 3)
     assert desk.counter(1) == (0, 0, 30)
-    assert desk.extend("r1", held, more, step=7)[0] == CHANGED
+    changed, _, *stored = desk.extend("r1", held, more, step=7)
+    assert (changed, stored) == (CHANGED, [b"1", b"%d" % (2**56 + 3), b"30"])
     desk.settle(1, "r1", 5, 5)
     assert desk.counter(0) == (0, 5, 0)
     assert desk.extend("r1", held + more, more, step=1)[0] == NOTHING
@@ -560,6 +561,7 @@ def test_a_full_store_admits_nothing_and_settles_everything(make_desk: MakeDesk)
     desk.raw("CONFIG", "SET", "maxmemory", "1")
     try:
         assert is_error(desk.admit("r3", 100))
+        assert desk.extend("r2", Amounts(100, 10), Amounts(20, 0))[0] == DONE
         assert desk.settle(1, "r1", 50)[0] == DONE
         assert desk.sweep("r2", 100)[0] == DONE
         assert desk.declare("r4", 100)[0] == DONE
