@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from billing.admission.account import Admitted
+from billing.admission.account import Admitted, AdmittedKind
 from billing.admission.holds import Ask
 from billing.admission.refusals import RefusalKind, Refused
 from billing.admission.rules import Budget, Dimensions
@@ -38,6 +38,8 @@ async def admit(gateway: Gateway, request: Request, model: ServedModel, trace: T
     if isinstance(outcome, Refused) and _may_fit(outcome, estimate):
         estimate = await count_call(gateway, request, model, trace, estimate)
         outcome = await _admit(gateway, replace(ask, most=estimate.most), trace)
+    if outcome.kind is not AdmittedKind.FREE:
+        gateway.metrics.count_admission(outcome.kind)
     if isinstance(outcome, Refused):
         raise refusal_error(outcome)
     return estimate

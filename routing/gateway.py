@@ -182,6 +182,7 @@ class Gateway:
             longest_call_ms=round(self.options.max_stream_s * 1000),
             run_in_thread=self._counters.run,
             make_rebuilder=lambda link: Rebuilder(link, commands, LedgerView()),
+            on_answered=self.metrics.observe_store_call,
         )
 
     def _take_configuration(self) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from billing.admission.account import Account, Admitted, Again, Standing, Steps
+from billing.admission.account import Account, Admitted, AdmittedKind, Again, Standing, Steps
 from billing.admission.commands import Command, Commands
 from billing.admission.holds import Ask, EndFrame, Frames
 from billing.admission.links import DirectLink, Reply, StoreLost, StoreRefused
@@ -57,6 +57,7 @@ class _Desk:
         self.account = account
         self.under_way = 0  # commands whose replies are not here
         self.opened = asyncio.Event()
+        self.closed_at = time.monotonic()  # since when it is not open, if it is not
         self.renewal: asyncio.Task[None] | None = None
 
 
@@ -107,7 +108,9 @@ class Admissions:
         longest_call_ms: int,
         run_in_thread: RunInThread[Any],
         make_rebuilder: Callable[[DirectLink], Rebuilder],
+        on_answered: Callable[[float], None] = lambda _: None,
     ) -> None:
+        """`on_answered` is told the seconds of each exchange with the store."""
         self._url = url
         self._commands = commands
         self._spool = spool
@@ -115,7 +118,7 @@ class Admissions:
         self._longest_call_ms = longest_call_ms
         self._run_in_thread = run_in_thread
         self._make_rebuilder = make_rebuilder
-        self._wire = Wire(url, commands.scripts, self._on_wire_lost)
+        self._wire = Wire(url, commands.scripts, self._on_wire_lost, on_answered=on_answered)
         self._wire_opened = asyncio.Event()
         self._wire_lost = asyncio.Event()
         self._desks: dict[int, _Desk] = {}
@@ -124,7 +127,8 @@ class Admissions:
         self._is_flush_due = False
         self._tasks: list[asyncio.Task[None]] = []
         self.clock = Clock()
-        self.uncounted = 0  # admitted while the store was away
+        self.lost_connections = 0
+        self.rebuilds = 0  # by this worker
 
     # --- life ------------------------------------------------------------------------------------
 
@@ -185,6 +189,17 @@ class Admissions:
         """Departments whose counters cannot be used now."""
         return [number for number, desk in self._desks.items() if desk.account.standing is not Standing.OPEN]
 
+    @property
+    def closed_s(self) -> float:
+        """For how long the counters of one of those cannot be used: of the longest; 0 when all can."""
+        closed = self.closed_departments
+        return time.monotonic() - min(self._desks[number].closed_at for number in closed) if closed else 0.0
+
+    @property
+    def has_departments(self) -> bool:
+        """Whether anything is counted for anybody."""
+        return bool(self._desks)
+
     # --- one call --------------------------------------------------------------------------------
 
     async def admit(self, ask: Ask, *, may_go_uncounted: bool) -> Admitted | Refused:
@@ -197,7 +212,7 @@ class Admissions:
         """
         desk = self._desks.get(ask.call.department_id)
         if desk is None or not (plan := desk.account.plan(ask, self.clock.now_ms())).rules:
-            return Admitted(ask.rid, self.clock.now_ms())
+            return Admitted(ask.rid, self.clock.now_ms(), kind=AdmittedKind.FREE)
         outcome: Admitted | Refused | Again = Again.EPOCH
         for _ in range(_TRIES):
             if desk.account.standing is not Standing.OPEN and not await self._is_opened(desk):
@@ -209,7 +224,6 @@ class Admissions:
         if isinstance(outcome, Again):
             outcome = AWAY_REBUILDING
         if isinstance(outcome, Refused) and outcome.is_away and (may_go_uncounted or not plan.is_hard):
-            self.uncounted += 1
             return desk.account.admit_uncounted(ask, self.clock.now_ms(), self._deadline_ms())
         return outcome
 
@@ -295,7 +309,9 @@ class Admissions:
 
     def renew(self, desk: _Desk) -> None:
         """Bring the department's account back to where it may admit, unless that is under way."""
-        desk.opened.clear()
+        if desk.opened.is_set():
+            desk.opened.clear()
+            desk.closed_at = time.monotonic()
         if desk.renewal is None:
             desk.renewal = asyncio.create_task(self._renew(desk))
 
@@ -352,6 +368,7 @@ class Admissions:
         with contextlib.closing(DirectLink(self._url, self._commands.scripts)) as link:
             rebuilder = self._make_rebuilder(link)
             rebuilder.rebuild(account.department_id, lost_in=account.lost_in)
+            self.rebuilds += rebuilder.rebuilt
             rebuilder.open_if_declared(account.department_id)
 
     def _open(self, account: Account) -> None:
@@ -360,6 +377,7 @@ class Admissions:
             self._make_rebuilder(link).open_if_declared(account.department_id)
 
     def _on_wire_lost(self) -> None:
+        self.lost_connections += 1
         self._wire_opened.clear()
         self._wire_lost.set()
 
