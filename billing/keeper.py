@@ -16,7 +16,7 @@ from billing.admission.abandoned import AbandonedRecords
 from billing.admission.adoption import Adoption
 from billing.admission.books import list_ruled_departments
 from billing.admission.commands import Commands
-from billing.admission.copies import Copies
+from billing.admission.copies import Copies, Weight
 from billing.admission.janitor import SILENT_MS, Janitor
 from billing.admission.ledger_view import LedgerView
 from billing.admission.links import Exchange, StoreLost
@@ -24,6 +24,7 @@ from billing.admission.rebuild import Leases, Rebuilder, RebuildFailed
 from billing.ledger_rows import Head
 from billing.rule_models import DepartmentEpoch
 from billing.shipper import DeadSpool
+from billing.shipper_status import KeeperStatus
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ TURN_S = 1.0
 LOOK_EVERY_S = 60.0  # at every hold and every copy, though no worker fell silent
 WATCH_S = 40.0  # after one did: its holds may be too young to end, or the counters new
 _WATCH_EVERY_S = 5.0
+_WEIGH_EVERY_S = 10.0
 _MOST_SHIPPED = 1000  # batches whose copies wait to be removed; the rest is found by looking
 AWAY = (OperationalError, InterfaceError, InternalError)
 
@@ -58,9 +60,14 @@ class Keeper:
     """The `Counters` of a shipper. `turn` does what is due; a thread calls it, or a test."""
 
     def __init__(
-        self, link: Exchange, commands: Commands, make_adoption: Callable[..., Adoption] = Adoption
+        self,
+        link: Exchange,
+        commands: Commands,
+        *,
+        since: KeeperStatus | None = None,
+        make_adoption: Callable[..., Adoption] = Adoption,
     ) -> None:
-        """Over a link of its own."""
+        """Over a link of its own. `since`: the last word of its predecessor, on which it counts on."""
         ledger = LedgerView()
         self._rebuilder = Rebuilder(link, commands, ledger)
         self._adoption = make_adoption(link, commands, ledger, self._rebuilder)
@@ -73,6 +80,11 @@ class Keeper:
         self._workers: frozenset[str] = frozenset()
         self._looked_at = self._watches_until = float("-inf")
         self._last_error = ""
+        self._departments: list[int] | None = None  # as last read: PostgreSQL may be away
+        self._weight, self._weighed_at = Weight(), float("-inf")
+        self._since = since or KeeperStatus()
+        self._turn_at = self._since.turn_at
+        self._ended = self._brought = 0
         self._store, self._database = _Outage("The counter store"), _Outage("The ledger database")
 
     # --- called by the shipper -------------------------------------------------------------------
@@ -100,6 +112,19 @@ class Keeper:
         """See Counters."""
         self._shipped.append(heads)
 
+    def status(self) -> KeeperStatus:
+        """What is so now; asked from another thread."""
+        since = self._since
+        return KeeperStatus(
+            turn_at=self._turn_at,
+            waiting_spools=len(self._dead),
+            copies=self._weight.copies,
+            copies_bytes=self._weight.bytes,
+            ended_holds=since.ended_holds + self._ended,
+            brought_records=since.brought_records + self._brought,
+            rebuilds=since.rebuilds + self._rebuilder.rebuilt,
+        )
+
     # --- the thread ------------------------------------------------------------------------------
 
     def run(self, stop: threading.Event) -> None:
@@ -114,12 +139,16 @@ class Keeper:
 
     def turn(self) -> None:
         """Do what is due. What cannot be done is tried again in the next turn."""
-        for step in (self._forget_shipped, self._book_dead, self._look):
-            self._try(step)
+        steps = (self._forget_shipped, self._book_dead, self._look, self._weigh)
+        done = [self._try(step) for step in steps]  # one that fails keeps no other from its work
+        if all(done):
+            self._turn_at = time.time()
 
-    def _try(self, step: Callable[[], None]) -> None:
+    def _try(self, step: Callable[[], None]) -> bool:
+        """Whether it was done."""
         try:
             step()
+            return True
         except AWAY as error:
             connection.close()
             self._database.begins(error)
@@ -127,6 +156,7 @@ class Keeper:
             self._store.begins(error)
         except Exception as error:  # noqa: BLE001 - the edge of this thread, which must go on
             self._say(repr(error))
+        return False
 
     def _say(self, error: str) -> None:
         """Log what is being handled, once, however many turns it lasts."""
@@ -161,8 +191,9 @@ class Keeper:
 
     def look_at_everything(self, leases: Leases) -> None:
         """Bring copies of silent workers to the ledger, then end their holds. Raises what its parts raise."""
-        everywhere = list(DepartmentEpoch.objects.order_by("pk").values_list("pk", flat=True))
+        everywhere = self._read_departments()
         if brought := self._copies.tidy(everywhere, leases):
+            self._brought += brought
             logger.warning("%d records of silent workers came to the ledger from their copies.", brought)
         for department_id in list_ruled_departments():
             try:
@@ -175,7 +206,21 @@ class Keeper:
                 self._say(f"{department_id}: {error}")
                 continue
             if swept:
+                self._ended += swept
                 logger.warning(
                     "%d calls of silent workers were ended.", swept, extra={"department": department_id}
                 )
         self._database.ends()
+
+    def _read_departments(self) -> list[int]:
+        self._departments = list(DepartmentEpoch.objects.order_by("pk").values_list("pk", flat=True))
+        return self._departments
+
+    def _weigh(self) -> None:
+        """Copies pile up while PostgreSQL is away, so that the departments are those it named last."""
+        now = time.monotonic()
+        if now - self._weighed_at < _WEIGH_EVERY_S:
+            return
+        departments = self._read_departments() if self._departments is None else self._departments
+        self._weight = self._copies.weigh(departments)
+        self._weighed_at = now

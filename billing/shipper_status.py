@@ -3,6 +3,7 @@
 import fcntl
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +21,21 @@ _AT_MOST_EVERY_S = 1.0
 _SCAN_FRAMES = 1000
 
 
+class KeeperStatus(msgspec.Struct, frozen=True):
+    """What the shipper's second thread says. `turn_at`: when it last did all that was due, in seconds since 1970.
+    `waiting_spools`: of dead workers, not in the counters yet. `copies`: of records, in the store, as last counted.
+    The rest counts over restarts: holds that were ended for silent workers, records that came from copies, and
+    departments whose counters this thread made anew."""
+
+    turn_at: float | None = None
+    waiting_spools: int = 0
+    copies: int = 0
+    copies_bytes: int = 0
+    ended_holds: int = 0
+    brought_records: int = 0
+    rebuilds: int = 0
+
+
 class ShipperStatus(msgspec.Struct, frozen=True):
     """Times are seconds since 1970. `shipped_rows` counts over restarts. `backlog_records` wait while PostgreSQL
     is away; `oldest_at` is when the oldest of them was admitted."""
@@ -28,6 +44,7 @@ class ShipperStatus(msgspec.Struct, frozen=True):
     shipped_rows: int = 0
     backlog_records: int = 0
     oldest_at: float | None = None
+    keeper: KeeperStatus = KeeperStatus()
 
 
 def read_shipper_status(directory: Path) -> ShipperStatus:
@@ -56,8 +73,10 @@ def is_shipper_alive(directory: Path) -> bool:
 class ShipperReport:
     """Keeps the file current, without writing it in every round."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, keeper: Callable[[], KeeperStatus] = KeeperStatus) -> None:
+        """`keeper` is asked for its status whenever the file is written."""
         self._directory = directory
+        self._keeper = keeper
         self._backlog = _Backlog(directory)
         self._status = read_shipper_status(directory)
         self._written_at = 0.0
@@ -84,7 +103,7 @@ class ShipperReport:
             return
         fresh = self._directory / f"{STATUS_FILE}.new"
         with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(msgspec.json.encode(self._status))
+            file.write(msgspec.json.encode(msgspec.structs.replace(self._status, keeper=self._keeper())))
         fresh.replace(self._directory / STATUS_FILE)
         self._written_at = time.monotonic()
 

@@ -9,6 +9,11 @@ from billing.shipper_status import ShipperStatus
 from routing.snapshot import LeftOut
 
 SHIPPER_LAG_S = 60.0
+KEEPER_LAG_S = 60.0
+CLOSED_S = 1.0  # counters are closed for a moment whenever rules change
+QUARANTINE_S = 7 * 86_400.0  # quarantine is never emptied: after a week it is no news
+MOST_COPIES_BYTES = 200 * 1024**2
+FILLING = 0.8  # of the store's memory
 CELERY_SILENCE_S = 120.0  # after the last sign has lapsed (gateway_site/tasks.py)
 GOOD_POLICY = "noeviction"
 
@@ -18,6 +23,12 @@ CODES = (
     "spool_torn",
     "shipper_down",
     "shipper_lagging",
+    "records_waiting",
+    "records_quarantined",
+    "copies_large",
+    "keeper_lagging",
+    "counters_away",
+    "counters_closed",
     "database_away",
     "key_changes_unheard",
     "migrations_missing",
@@ -25,6 +36,7 @@ CODES = (
     "partition_default_rows",
     "store_away",
     "store_evicts",
+    "store_filling",
     "celery_worker_silent",
     "celery_beat_silent",
     "backend_left_out",
@@ -58,15 +70,29 @@ class DatabaseFacts:
     missing_partitions: tuple[str, ...]
     has_default_rows: bool
     quarantined_records: int
+    quarantined_at: float | None = None  # the last of them, in seconds since 1970
 
 
 @dataclass(frozen=True, slots=True)
 class StoreFacts:
-    """What Redis or Valkey was asked. `celery_silence_s`: since the last sign of Celery lapsed; 0 while it stands."""
+    """What Redis or Valkey was asked. `celery_silence_s`: since the last sign of Celery lapsed; 0 while it stands.
+    `max_bytes` is 0 where its memory has no bound."""
 
     eviction_policy: str
     celery_silence_s: float
     waiting_tasks: int
+    used_bytes: int = 0
+    max_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CounterFacts:
+    """This worker and the counters of limits and budgets. `closed_s`: of the department that is closed longest."""
+
+    is_connected: bool
+    closed_departments: int
+    closed_s: float
+    unbooked_ends: int
 
 
 def spool_faults(*, has_room: bool) -> list[Fault]:
@@ -88,13 +114,39 @@ def host_faults(facts: HostFacts, now: float) -> list[Fault]:
         faults.append(Fault("shipper_down", "No shipper is running on this host: records wait in the spool."))
     elif (last := facts.shipper.last_success_at) is not None and now - last > SHIPPER_LAG_S:
         message = f"The shipper has brought nothing to the ledger for {now - last:.0f} s."
-        detail = f"{facts.shipper.backlog_records} records wait."
-        faults.append(Fault("shipper_lagging", message, detail))
+        faults.append(Fault("shipper_lagging", message))
+    if facts.shipper.backlog_records:
+        age = (
+            ""
+            if facts.shipper.oldest_at is None
+            else f", the oldest for {now - facts.shipper.oldest_at:.0f} s"
+        )
+        message = f"{facts.shipper.backlog_records} records wait in the spool for PostgreSQL{age}."
+        detail = f"The spool takes {facts.spool_bytes // 1024**2} MiB."
+        faults.append(Fault("records_waiting", message, detail))
+    return faults + keeper_faults(facts, now)
+
+
+def keeper_faults(facts: HostFacts, now: float) -> list[Fault]:
+    """Of the shipper's second thread."""
+    faults, keeper = [], facts.shipper.keeper
+    if facts.shipper_is_alive and keeper.turn_at is not None and now - keeper.turn_at > KEEPER_LAG_S:
+        message = (
+            f"Holds and copies of workers that died have not been looked at for {now - keeper.turn_at:.0f} s."
+        )
+        faults.append(
+            Fault("keeper_lagging", message, f"{keeper.waiting_spools} spools of dead workers wait.")
+        )
+    if keeper.copies_bytes > MOST_COPIES_BYTES:
+        message = (
+            f"{keeper.copies} records that are not in the ledger yet fill the memory of Redis or Valkey."
+        )
+        faults.append(Fault("copies_large", message, f"They take {keeper.copies_bytes // 1024**2} MiB."))
     return faults
 
 
-def database_faults(facts: DatabaseFacts) -> list[Fault]:
-    """Of a PostgreSQL that answers."""
+def database_faults(facts: DatabaseFacts, now: float) -> list[Fault]:
+    """Of a PostgreSQL that answers; `now` is in seconds since 1970."""
     faults = []
     if facts.missing_migrations:
         message = f"{len(facts.missing_migrations)} migrations have not been applied: run manage.py migrate."
@@ -105,6 +157,9 @@ def database_faults(facts: DatabaseFacts) -> list[Fault]:
     if facts.has_default_rows:
         message = "Ledger rows lie in the default partition, for the partition of their month was missing."
         faults.append(Fault("partition_default_rows", message))
+    if facts.quarantined_at is not None and now - facts.quarantined_at < QUARANTINE_S:
+        message = "Records came into quarantine within the last week: they are in no total."
+        faults.append(Fault("records_quarantined", message, f"{facts.quarantined_records} lie there in all."))
     return faults
 
 
@@ -114,6 +169,13 @@ def store_faults(facts: StoreFacts) -> list[Fault]:
     if facts.eviction_policy != GOOD_POLICY:
         message = "Redis or Valkey may drop keys when its memory is full: set maxmemory-policy noeviction."
         faults.append(Fault("store_evicts", message, facts.eviction_policy))
+    if is_filling(facts.used_bytes, facts.max_bytes):
+        message = (
+            "The memory of Redis or Valkey is nearly full; then no call can be counted before it is made."
+        )
+        faults.append(
+            Fault("store_filling", message, f"{facts.used_bytes} of {facts.max_bytes} bytes are used.")
+        )
     if facts.celery_silence_s > CELERY_SILENCE_S:
         # Beat sends and the worker takes: tasks that wait are the worker's silence, none is beat's.
         if facts.waiting_tasks:
@@ -143,4 +205,29 @@ def configuration_faults(
     return faults
 
 
-STORE_AWAY = Fault("store_away", "Redis or Valkey does not answer.")
+def counter_faults(facts: CounterFacts) -> list[Fault]:
+    """Of the counters of limits and budgets, which matter where there are any."""
+    if not facts.is_connected:
+        message = (
+            "The counters of limits and budgets cannot be reached: calls under hard budgets are refused, or let in "
+            "and counted afterwards, as each team's policy says."
+        )
+        return [Fault("counters_away", message, f"{facts.unbooked_ends} ends of calls wait to be counted.")]
+    if facts.closed_s > CLOSED_S:
+        message = (
+            f"The counters of {facts.closed_departments} departments are being made anew from the ledger, for "
+            f"{facts.closed_s:.0f} s: their calls wait for seconds, then they are as if the counters were away."
+        )
+        return [Fault("counters_closed", message)]
+    return []
+
+
+def is_filling(used_bytes: int, max_bytes: int) -> bool:
+    """Whether a store's memory, if it has a bound, is nearly full."""
+    return 0 < FILLING * max_bytes < used_bytes
+
+
+STORE_AWAY = Fault(
+    "store_away",
+    "Redis or Valkey does not answer: background tasks wait, and calls with an Idempotency-Key are refused.",
+)

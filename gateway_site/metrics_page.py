@@ -16,6 +16,7 @@ from prometheus_client.core import Metric as Family
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from billing.shipper_status import KeeperStatus
 from gateway_site.faults import CODES
 from gateway_site.monitor import Monitor
 from gateway_site.version import VERSION
@@ -164,6 +165,7 @@ def _site_families(monitor: Monitor) -> list[Family]:
             CounterMetricFamily(
                 "gateway_shipped_records", "Records brought to the ledger.", value=shipper.shipped_rows
             ),
+            *_keeper_families(shipper.keeper),
         ]
         if shipper.last_success_at is not None:
             name = "gateway_shipper_last_success_timestamp_seconds"
@@ -172,9 +174,39 @@ def _site_families(monitor: Monitor) -> list[Family]:
         quarantined = monitor.database.quarantined_records
         families.append(_gauge("gateway_quarantined_records", "Records in quarantine.", quarantined))
     if monitor.store is not None:
-        waiting = monitor.store.waiting_tasks
-        families.append(_gauge("gateway_celery_waiting_tasks", "Tasks that no worker took yet.", waiting))
+        store = monitor.store
+        families += [
+            _gauge("gateway_celery_waiting_tasks", "Tasks that no worker took yet.", store.waiting_tasks),
+            _gauge("gateway_store_memory_bytes", "Memory that Redis or Valkey uses.", store.used_bytes),
+            _gauge("gateway_store_memory_max_bytes", "Its maxmemory; 0 without a bound.", store.max_bytes),
+        ]
     return families
+
+
+def _keeper_families(keeper: KeeperStatus) -> Iterator[Family]:
+    """What the shipper does for workers that died, and for the store."""
+    yield _gauge(
+        "gateway_keeper_waiting_spools", "Spools of dead workers to be counted.", keeper.waiting_spools
+    )
+    yield _gauge("gateway_counters_copies", "Records in the store until they are shipped.", keeper.copies)
+    yield _gauge("gateway_counters_copies_bytes", "Memory that they take.", keeper.copies_bytes)
+    yield CounterMetricFamily(
+        "gateway_keeper_ended_holds", "Calls of silent workers that were ended.", value=keeper.ended_holds
+    )
+    yield CounterMetricFamily(
+        "gateway_keeper_brought_records",
+        "Records that came to the ledger from copies.",
+        value=keeper.brought_records,
+    )
+    yield CounterMetricFamily(
+        "gateway_keeper_rebuilds",
+        "How often the shipper made a department's counters anew.",
+        value=keeper.rebuilds,
+    )
+    if keeper.turn_at is not None:
+        yield _gauge(
+            "gateway_keeper_last_turn_timestamp_seconds", "When all of that was last done.", keeper.turn_at
+        )
 
 
 def _degraded(monitor: Monitor) -> Family:

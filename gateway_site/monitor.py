@@ -11,7 +11,7 @@ from django.db import DatabaseError, InterfaceError, connection
 from redis.exceptions import RedisError
 
 from gateway_site import faults
-from gateway_site.faults import DatabaseFacts, Fault, HostFacts, StoreFacts
+from gateway_site.faults import CounterFacts, DatabaseFacts, Fault, HostFacts, StoreFacts
 from gateway_site.probes import DatabaseProbe, probe_host, probe_store
 from routing.gateway import Gateway
 
@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 MONITOR = "gateway.monitor"  # under this name the ASGI scope of a page holds the worker's monitor
 _EVERY_S = 2.0
+_TOLD = {"store_evicts", "store_filling"}
 _ANSWER_S = 1.5  # what takes longer counts as away
 
 
@@ -35,6 +36,7 @@ class Monitor:
         self._is_database_away = False
         self._asking: Future[DatabaseFacts] | None = None
         self._celery_seen = time.monotonic()
+        self._told: frozenset[str] = frozenset()
         self._store = redis.asyncio.Redis.from_url(
             settings.REDIS_URL, socket_timeout=_ANSWER_S, socket_connect_timeout=_ANSWER_S
         )
@@ -68,8 +70,20 @@ class Monitor:
         if self.host is not None:
             found += faults.host_faults(self.host, time.time())
         if self.database is not None:
-            found += faults.database_faults(self.database)
+            found += faults.database_faults(self.database, time.time())
+        if gateway.admissions.has_departments:
+            found += faults.counter_faults(self.counters())
         return found
+
+    def counters(self) -> CounterFacts:
+        """How this worker stands with the counters of limits and budgets now."""
+        admissions = self.gateway.admissions
+        return CounterFacts(
+            is_connected=admissions.is_connected,
+            closed_departments=len(admissions.closed_departments),
+            closed_s=admissions.closed_s,
+            unbooked_ends=admissions.pending,
+        )
 
     async def look(self) -> None:
         """Ask everything at once; takes at most 1.5 s."""
@@ -107,14 +121,28 @@ class Monitor:
     async def _look_at_store(self) -> None:
         try:
             async with asyncio.timeout(_ANSWER_S):
-                policy, celery_lives, waiting = await probe_store(self._store)
+                answer = await probe_store(self._store)
         except (RedisError, OSError, TimeoutError):
             self.store = None
             self._celery_seen = time.monotonic()  # nothing is known of it
             return
-        if celery_lives:
+        if answer.has_sign:
             self._celery_seen = time.monotonic()
-        self.store = StoreFacts(policy, time.monotonic() - self._celery_seen, waiting)
+        self.store = StoreFacts(
+            answer.eviction_policy,
+            time.monotonic() - self._celery_seen,
+            answer.waiting_tasks,
+            answer.used_bytes,
+            answer.max_bytes,
+        )
+        self._tell_of_memory(faults.store_faults(self.store))
+
+    def _tell_of_memory(self, found: list[Fault]) -> None:
+        """Log, once, that the store may lose or refuse counters."""
+        now = {fault.code: fault for fault in found if fault.code in _TOLD}
+        for code in now.keys() - self._told:
+            logger.warning("%s %s", now[code].message, now[code].detail)
+        self._told = frozenset(now)
 
     async def _look_at_host(self) -> None:
         self.host = await asyncio.to_thread(probe_host, self.gateway.options.spool_dir)

@@ -1,5 +1,6 @@
 """The questions behind the health of a worker, each under a time limit of its caller's."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -7,13 +8,13 @@ import redis.asyncio
 from django.db import connection
 from django.db.migrations.loader import MigrationLoader
 
-from billing.models import QuarantinedFrame
 from billing.shipper_status import is_shipper_alive, read_shipper_status
 from billing.spool import used_bytes
 from gateway_site.celery_life import QUEUE, SIGN
 from gateway_site.faults import DatabaseFacts, HostFacts
 
 _DEFAULT_ROWS = "SELECT EXISTS (SELECT 1 FROM billing_usagerecord_default)"
+_QUARANTINED = "SELECT count(*), max(at) FROM billing_quarantinedframe"
 
 
 def probe_host(spool_dir: Path) -> HostFacts:
@@ -44,11 +45,14 @@ class DatabaseProbe:
                     missing_partitions.append(f"{month:%Y-%m}")
             cursor.execute(_DEFAULT_ROWS)
             (has_default_rows,) = cursor.fetchone()
+            cursor.execute(_QUARANTINED)
+            quarantined_records, quarantined_at = cursor.fetchone()
         return DatabaseFacts(
             missing_migrations=tuple(sorted(".".join(key) for key in self._migrations() - applied)),
             missing_partitions=tuple(missing_partitions),
             has_default_rows=has_default_rows,
-            quarantined_records=QuarantinedFrame.objects.count(),
+            quarantined_records=quarantined_records,
+            quarantined_at=None if quarantined_at is None else quarantined_at.timestamp(),
         )
 
     def _migrations(self) -> frozenset[tuple[str, str]]:
@@ -64,11 +68,28 @@ def _months() -> list[datetime]:
     return [this, this.replace(year=this.year + this.month // 12, month=this.month % 12 + 1)]
 
 
-async def probe_store(store: "redis.asyncio.Redis") -> tuple[str, bool, int]:
-    """The eviction policy, whether Celery's sign stands, and how many tasks wait. Raises RedisError or OSError."""
+@dataclass(frozen=True, slots=True)
+class StoreAnswer:
+    """What Redis or Valkey says of itself; `has_sign`: whether Celery's stands. `max_bytes` is 0 without a bound."""
+
+    eviction_policy: str
+    used_bytes: int
+    max_bytes: int
+    has_sign: bool
+    waiting_tasks: int
+
+
+async def probe_store(store: "redis.asyncio.Redis") -> StoreAnswer:
+    """One round trip. Raises RedisError or OSError."""
     async with store.pipeline(transaction=False) as pipeline:
         pipeline.info("memory")
         pipeline.exists(SIGN)
         pipeline.llen(QUEUE)
         memory, sign, waiting = await pipeline.execute()
-    return str(memory.get("maxmemory_policy", "unknown")), bool(sign), int(waiting)
+    return StoreAnswer(
+        eviction_policy=str(memory.get("maxmemory_policy", "unknown")),
+        used_bytes=int(memory.get("used_memory", 0)),
+        max_bytes=int(memory.get("maxmemory", 0)),
+        has_sign=bool(sign),
+        waiting_tasks=int(waiting),
+    )

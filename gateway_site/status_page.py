@@ -14,7 +14,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from audit.models import AdminEvent
-from gateway_site.faults import Fault
+from gateway_site.faults import CounterFacts, Fault
 from gateway_site.monitor import MONITOR, Monitor
 from gateway_site.version import VERSION
 from routing import metric_names as names
@@ -28,7 +28,8 @@ _LAST_CHANGES = 20
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """A living web process of this host; memory is None when it ended in this moment."""
+    """A living web process of this host; memory is None when it ended in this moment. `is_counting`: whether it
+    is connected with the store of the counters."""
 
     number: int
     pid: int
@@ -36,6 +37,7 @@ class Worker:
     in_flight: int
     open_streams: int
     configuration_version: int
+    is_counting: bool
     memory_bytes: int | None
 
 
@@ -47,11 +49,14 @@ async def status(request: ASGIRequest) -> HttpResponse:
     The spool belongs to the event loop, so the faults are asked here; the rest is done in a thread.
     """
     monitor: Monitor = request.scope[MONITOR]
-    page: HttpResponse = await sync_to_async(_page)(request, monitor, monitor.faults())
+    render_page = sync_to_async(_page)
+    page: HttpResponse = await render_page(request, monitor, monitor.faults(), monitor.counters())
     return page
 
 
-def _page(request: ASGIRequest, monitor: Monitor, faults: list[Fault]) -> HttpResponse:
+def _page(
+    request: ASGIRequest, monitor: Monitor, faults: list[Fault], counters: CounterFacts
+) -> HttpResponse:
     if not request.user.is_authenticated:
         return redirect_to_login(request.get_full_path())
     access = access_of(request.user)
@@ -65,8 +70,10 @@ def _page(request: ASGIRequest, monitor: Monitor, faults: list[Fault]) -> HttpRe
         "host": host,
         "database": monitor.database,
         "store": monitor.store,
+        "counters": counters,
         "spool_max_bytes": monitor.gateway.options.spool_max_bytes,
         "shipped_at": _moment(host.shipper.last_success_at) if host else None,
+        "kept_at": _moment(host.shipper.keeper.turn_at) if host else None,
         "this_worker": metrics.worker,
         "workers": list_workers(read_files(metrics.directory)),
         "changes": AdminEvent.objects.all()[:_LAST_CHANGES] if access.may(Action.EVENT_VIEW) else None,
@@ -90,6 +97,7 @@ def _worker(reading: Reading) -> Worker:
         in_flight=gauge(names.IN_FLIGHT),
         open_streams=gauge(names.OPEN_STREAMS),
         configuration_version=gauge(names.CONFIGURATION),
+        is_counting=gauge(names.COUNTERS_CONNECTED) > 0,
         memory_bytes=_memory_bytes(reading.pid),
     )
 

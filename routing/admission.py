@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from billing.admission.account import Admitted
+from billing.admission.account import Admitted, AdmittedKind
 from billing.admission.holds import Ask, Patience
 from billing.admission.queue import Stay, StayEnd
 from billing.admission.refusals import RefusalKind, Refused
@@ -56,6 +56,8 @@ async def admit(gateway: Gateway, call: Call, request: Request, model: ServedMod
         outcome = await _admit(gateway, ask, trace)
     if isinstance(outcome, Refused) and outcome.may_wait and caller.owner.max_queue_s:
         outcome = await _wait(gateway, ask, outcome, call.client, trace)
+    if outcome.kind is not AdmittedKind.FREE:
+        gateway.metrics.count_admission(outcome.kind)
     if isinstance(outcome, Refused):
         raise refusal_error(outcome, trace.stay)
     if grows:

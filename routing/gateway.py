@@ -187,6 +187,7 @@ class Gateway:
             most_waiting=self.options.queue_worker,
             run_in_thread=self._counters.run,
             make_rebuilder=lambda link: Rebuilder(link, commands, LedgerView()),
+            on_answered=self.metrics.observe_store_call,
         )
 
     def _take_configuration(self) -> None:

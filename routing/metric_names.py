@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from billing.admission.account import AdmittedKind
+from billing.admission.refusals import RefusalKind
+
 OTHER = "_other"  # no name of ours begins with an underscore
 NONE = "_none"
 
@@ -32,6 +35,7 @@ _DURATION_MS = tuple(10 * 2**power for power in range(14))
 _FIRST_BYTE_MS = (1, 5, 10, 20, 40, 60, 80, 100, 250, 500, 750, 1000, 2500, 5000, 7500, 10_000)
 _OVERHEAD_US = (50, 100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 500_000, 1_000_000)
 _WAIT_MS = (10, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000, 120_000, 300_000)
+_STORE_CALL_US = (100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 250_000)
 _LAG_US = (1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000)
 
 REQUESTS = Metric(
@@ -102,6 +106,36 @@ QUEUE_WAIT = Metric(
     _WAIT_MS,
 )
 WAITING = Metric("gateway_queue_waiting", "gauge", (), "Calls that wait for room at a limit or budget.")
+ADMISSIONS = Metric(
+    "gateway_admissions",
+    "counter",
+    ("outcome",),
+    "Calls that a limit or budget applies to, by what became of them before a backend was called.",
+)
+ADMISSION_OUTCOMES = (AdmittedKind.COUNTED, AdmittedKind.UNCOUNTED, *RefusalKind)
+STORE_CALL = Metric(
+    "gateway_counters_call_seconds",
+    "histogram",
+    (),
+    "Time of one exchange with the store of the counters; what was not answered is not in it.",
+    1_000_000,
+    _STORE_CALL_US,
+)
+LOST_CONNECTIONS = Metric(
+    "gateway_counters_lost_connections", "counter", (), "Connections to the store of the counters that broke."
+)
+REBUILDS = Metric(
+    "gateway_counters_rebuilds", "counter", (), "How often the counters of a department were made anew."
+)
+COUNTERS_CONNECTED = Metric(
+    "gateway_counters_connected", "gauge", (), "1 while the store of the counters can be asked."
+)
+CLOSED_DEPARTMENTS = Metric(
+    "gateway_counters_closed_departments", "gauge", (), "Departments whose counters cannot be used now."
+)
+UNBOOKED_ENDS = Metric(
+    "gateway_counters_unbooked_ends", "gauge", (), "Ends of calls that are not in the counters yet."
+)
 IN_FLIGHT = Metric("gateway_requests_in_flight", "gauge", (), "Requests admitted and not yet recorded.")
 OPEN_STREAMS = Metric("gateway_open_streams", "gauge", (), "Streams that are being sent.")
 CACHED_KEYS = Metric("gateway_key_cache_size", "gauge", (), "Keys that the worker knows.")
@@ -129,6 +163,13 @@ METRICS = (
     LOOP_LAG,
     QUEUE_WAIT,
     WAITING,
+    ADMISSIONS,
+    STORE_CALL,
+    LOST_CONNECTIONS,
+    REBUILDS,
+    COUNTERS_CONNECTED,
+    CLOSED_DEPARTMENTS,
+    UNBOOKED_ENDS,
     IN_FLIGHT,
     OPEN_STREAMS,
     CACHED_KEYS,

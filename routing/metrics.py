@@ -53,6 +53,11 @@ class Metrics:
         for metric in names.METRICS:
             if metric.kind == "gauge":
                 self.set(metric, 0)  # the last worker's
+        # Made now, so that a first refusal is seen as a rise.
+        self._admissions = {
+            str(outcome): self._place(names.ADMISSIONS, (outcome,)) for outcome in names.ADMISSION_OUTCOMES
+        }
+        self._store_calls = self._place(names.STORE_CALL, ())
 
     def close(self) -> None:
         """Let the next worker count on."""
@@ -112,6 +117,14 @@ class Metrics:
     def add(self, metric: Metric, value: int) -> None:
         """Raise a counter without labels."""
         self._values[self._place(metric, ())] += value
+
+    def count_admission(self, outcome: str) -> None:
+        """Count a call that a limit or budget applies to; one of ADMISSION_OUTCOMES."""
+        self._values[self._admissions[outcome]] += 1
+
+    def observe_store_call(self, seconds: float) -> None:
+        """Add one exchange with the store of the counters."""
+        self._observe(names.STORE_CALL, self._store_calls, int(seconds * 1_000_000))
 
     def observe(self, metric: Metric, value: int) -> None:
         """Add to a histogram without labels, in the metric's small unit."""

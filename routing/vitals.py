@@ -4,7 +4,9 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+from billing.admission.admissions import Admissions
 from routing import metric_names as names
+from routing.metric_names import Metric
 
 if TYPE_CHECKING:
     from routing.gateway import Gateway
@@ -17,7 +19,7 @@ class Vitals:
 
     def __init__(self, gateway: "Gateway") -> None:
         self._gateway = gateway
-        self._hits = self._misses = 0  # as published; the key ring only raises its own
+        self._published: dict[str, int] = {}  # of figures that their owners only raise
 
     async def run(self) -> None:
         """Publish until cancelled. A loop that is busy wakes this late: that is the lag."""
@@ -37,6 +39,19 @@ class Vitals:
         metrics.set(names.CACHED_KEYS, keys.size)
         metrics.set(names.CONFIGURATION, configuration.snapshot.version)
         metrics.set(names.CONFIGURATION_CHECKED, round(configuration.checked_at * 1000))
-        metrics.add(names.KEY_HITS, keys.hits - self._hits)
-        metrics.add(names.KEY_MISSES, keys.misses - self._misses)
-        self._hits, self._misses = keys.hits, keys.misses
+        self._raise(names.KEY_HITS, keys.hits)
+        self._raise(names.KEY_MISSES, keys.misses)
+        self._publish_admissions(gateway.admissions)
+
+    def _publish_admissions(self, admissions: Admissions) -> None:
+        metrics = self._gateway.metrics
+        metrics.set(names.COUNTERS_CONNECTED, admissions.is_connected)
+        metrics.set(names.CLOSED_DEPARTMENTS, len(admissions.closed_departments))
+        metrics.set(names.UNBOOKED_ENDS, admissions.pending)
+        self._raise(names.LOST_CONNECTIONS, admissions.lost_connections)
+        self._raise(names.REBUILDS, admissions.rebuilds)
+
+    def _raise(self, counter: Metric, total: int) -> None:
+        """Add what came since the last time."""
+        self._gateway.metrics.add(counter, total - self._published.get(counter.name, 0))
+        self._published[counter.name] = total

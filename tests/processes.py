@@ -17,6 +17,7 @@ import httpx
 from gateway_site.home import BASE_DIR
 
 PATIENCE_S = 20.0
+_START_S = 60.0  # a busy machine takes long to import everything twice
 
 
 def free_ports(count: int) -> list[int]:
@@ -169,4 +170,4 @@ class Processes:
             assert process.poll() is None, f"ended with {process.returncode}:\n{log.read_text()[-3000:]}"
             return answers(url)
 
-        wait_for(up, url)
+        wait_for(up, url, _START_S)

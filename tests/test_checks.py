@@ -144,7 +144,8 @@ def checks_in_code() -> set[str]:
 def test_every_check_has_a_case_and_a_description_and_no_other_is_described() -> None:
     page = (BASE_DIR / "docs" / "reference" / "checks.md").read_text()
     described = set(re.findall(r"^\| `gateway_site\.([EW]\d+)`", page, re.MULTILINE))
-    assert checks_in_code() == {expected for expected, _ in BREAKS} == described
+    of_a_server = {"W013", "W014"}  # tests/test_health.py
+    assert checks_in_code() == {expected for expected, _ in BREAKS} | of_a_server == described
 
 
 def test_every_setting_of_settings_py_is_in_its_docs_section_with_a_default() -> None:

@@ -23,6 +23,7 @@ from billing.rule_models import Budget
 from gateway_site.embedded import EmbeddedValkey
 from teams.models import CountersAway, Reserve, Team
 from tests.factories import Caller, make_caller, wait_for_record
+from tests.metrics import scrape
 from tests.processes import Processes, Product, Simulator, wait_for
 from tests.routes import CHAT
 
@@ -87,16 +88,23 @@ def test_a_paused_store_refuses_within_its_time_limit_and_holds_nothing(
     product: Product, simulator: Simulator, valkey: EmbeddedValkey
 ) -> None:
     caller = make_spender(simulator, product)
+    before = scrape(product).sum("gateway_admissions_total", outcome="away")
     answers: list[httpx.Response] = []
     with Paused(valkey):
         for _ in range(5):
             started = time.monotonic()
             answers.append(CHAT.ask(product, caller))
             assert time.monotonic() - started < 1.0
+        degraded = httpx.get(f"{product.url}/readyz")
+        assert degraded.status_code == 200, "other calls go on"
+        assert "counters_away" in degraded.text
     assert {answer.status_code for answer in answers} == {503}
     assert {answer.headers["x-gateway-reason"] for answer in answers} == {"counters_unavailable"}
     wait_for(lambda: CHAT.ask(product, caller).status_code == 200, "a call that is admitted again", 5)
     wait_until_counted(valkey, caller)
+    assert "counters_away" not in httpx.get(f"{product.url}/readyz").text
+    assert scrape(product).sum("gateway_admissions_total", outcome="away") >= before + 5
+    assert scrape(product).sum("gateway_counters_lost_connections_total") >= 1
     store = redis.Redis.from_url(valkey.url())
     department = caller.team.department_id
     epoch = int(store.hget(f"{{d{department}}}:e", "n"))  # type: ignore[arg-type]
@@ -108,9 +116,11 @@ def test_a_team_may_choose_to_be_counted_afterwards(
     product: Product, simulator: Simulator, valkey: EmbeddedValkey
 ) -> None:
     caller = make_spender(simulator, product, counters_away=CountersAway.ALLOW)
+    before = scrape(product).sum("gateway_admissions_total", outcome="uncounted")
     with Paused(valkey):
         answers = [CHAT.ask(product, caller) for _ in range(3)]
     assert {answer.status_code for answer in answers} == {200}
+    assert scrape(product).sum("gateway_admissions_total", outcome="uncounted") == before + 3
     for answer in answers:
         assert wait_for_record(answer.headers["x-request-id"]).status == "completed"
     wait_until_counted(valkey, caller)

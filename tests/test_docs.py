@@ -1,6 +1,6 @@
 """The documents agree with the code: links resolve, and every setting, reason and ledger column is described.
 
-Code is read as text, so nothing here needs a service.
+Most code is read as text, and nothing here needs a service.
 """
 
 import ast
@@ -10,6 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from billing.admission.refusals import AWAY_REBUILDING, AWAY_STORE, RefusalKind, Refused
+from billing.admission.rules import Budget, Limit, Owner, Rate, Scope, Unit
+from billing.admission.windows import Period
+from routing.refusals import refusal_error
+from teams.errors import GatewayError
 from tests.roles_table import ACTIONS, EXPECTED, ROLES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -116,6 +121,30 @@ def test_every_reason_is_described_with_its_status() -> None:
     assert {("key_invalid", "401"), ("backend_error", "502"), ("backend_rejected", "")} <= reasons
     rows = {row[1].strip("`"): row[0] for row in _rows("errors.md")}
     assert [(reason, status) for reason, status in reasons if status not in rows.get(reason, "none")] == []
+
+
+def _refusals() -> dict[str, GatewayError]:
+    """What callers see of every kind of refusal of the counters, by its reason."""
+    budget = Budget(1, Owner(Scope.TEAM, 1, "search"), Unit.MONEY, Period.DAY, 5)
+    limit = Limit(2, Owner(Scope.KEY, 1, "gw-1"), Rate.REQUESTS, 5)
+    refused = [Refused(kind, budget) for kind in (RefusalKind.HARD, RefusalKind.HELD)]
+    errors = map(refusal_error, [*refused, Refused(RefusalKind.RATE, limit), AWAY_STORE, AWAY_REBUILDING])
+    return {error.reason: error for error in errors}
+
+
+def test_every_refusal_of_the_counters_is_described_as_it_is() -> None:
+    refusals = _refusals()
+    rows = {row[1].strip("`"): row for row in _rows("errors.md") if row[0].isdigit()}
+    to_do = {row[0].strip("`") for row in _rows("errors.md")}
+    written = set(
+        re.findall(r'"((?:budget|rate|counters)_[a-z]+)"', (ROOT / "routing/refusals.py").read_text())
+    )
+    assert written - {"rate_limit_error", "rate_limit_exceeded"} == set(refusals) <= to_do
+    for reason, error in refusals.items():
+        status, _, type_, code, _, retries, *_ = rows[reason]
+        assert (status, type_.strip("`"), code.strip("`")) == (str(error.status), error.type, error.code)
+        assert retries.startswith("no") == (error.headers.get("x-should-retry") == "false")
+        assert {"retry-after", "retry-after-ms"} <= set(error.headers)
 
 
 def test_every_ledger_column_is_described() -> None:

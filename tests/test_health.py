@@ -14,9 +14,10 @@ import psycopg
 import pytest
 import redis
 
-from billing.shipper_status import ShipperStatus
+from billing.shipper_status import KeeperStatus, ShipperStatus
 from gateway_site import celery_life, faults
-from gateway_site.faults import CODES, DatabaseFacts, Fault, HostFacts, StoreFacts
+from gateway_site.checks.stores import check_store_memory
+from gateway_site.faults import CODES, CounterFacts, DatabaseFacts, Fault, HostFacts, StoreFacts
 from gateway_site.probes import DatabaseProbe, _months
 from gateway_site.tasks import show_sign_of_life
 from routing.snapshot import LeftOut
@@ -27,7 +28,8 @@ NOW = 1_800_000_000.0
 SECRET = "vault.internal:8200/secret"
 HOST = HostFacts(0, 0, True, ShipperStatus(last_success_at=NOW - 1))
 DATABASE = DatabaseFacts((), (), False, 0)
-STORE = StoreFacts("noeviction", 0.0, 0)
+STORE = StoreFacts("noeviction", 0.0, 0, used_bytes=90, max_bytes=0)
+COUNTERS = CounterFacts(is_connected=True, closed_departments=0, closed_s=0.0, unbooked_ends=0)
 replace = dataclasses.replace
 
 
@@ -36,11 +38,20 @@ def host(**facts: Any) -> list[Fault]:
 
 
 def database(**facts: Any) -> list[Fault]:
-    return faults.database_faults(replace(DATABASE, **facts))
+    return faults.database_faults(replace(DATABASE, **facts), NOW)
 
 
 def store(**facts: Any) -> list[Fault]:
     return faults.store_faults(replace(STORE, **facts))
+
+
+def keeper(**facts: Any) -> list[Fault]:
+    shipper = ShipperStatus(last_success_at=NOW - 1, keeper=KeeperStatus(**facts))
+    return faults.host_faults(replace(HOST, shipper=shipper), NOW)
+
+
+def counters(**facts: Any) -> list[Fault]:
+    return faults.counter_faults(replace(COUNTERS, **facts))
 
 
 CASES: list[tuple[list[str], list[Fault]]] = [
@@ -59,7 +70,21 @@ CASES: list[tuple[list[str], list[Fault]]] = [
     (["migrations_missing"], database(missing_migrations=("billing.0009_more",))),
     (["partition_missing"], database(missing_partitions=("2026-12", "2027-01"))),
     (["partition_default_rows"], database(has_default_rows=True)),
-    ([], database(quarantined_records=3)),
+    ([], database(quarantined_records=3, quarantined_at=NOW - 8 * 86_400)),
+    (["records_quarantined"], database(quarantined_records=3, quarantined_at=NOW - 6 * 86_400)),
+    (["records_waiting"], host(shipper=ShipperStatus(NOW - 60, 7, 3, NOW - 42))),
+    (["records_waiting"], host(shipper=ShipperStatus(NOW - 60, 7, 3))),
+    (["shipper_down", "records_waiting"], host(shipper_is_alive=False, shipper=ShipperStatus(1.0, 7, 3))),
+    ([], keeper()),
+    ([], keeper(turn_at=NOW - 60, copies=9, copies_bytes=200 * 1024**2, waiting_spools=1)),
+    (["keeper_lagging"], keeper(turn_at=NOW - 61)),
+    (["copies_large"], keeper(copies_bytes=200 * 1024**2 + 1)),
+    ([], counters()),
+    ([], counters(closed_departments=1, closed_s=1.0, unbooked_ends=5)),
+    (["counters_closed"], counters(closed_departments=1, closed_s=1.1)),
+    (["counters_away"], counters(is_connected=False, closed_departments=1, closed_s=1.1)),
+    ([], store(used_bytes=80, max_bytes=100)),
+    (["store_filling"], store(used_bytes=81, max_bytes=100)),
     (["store_away"], [faults.STORE_AWAY]),
     (["store_evicts"], store(eviction_policy="allkeys-lru")),
     ([], store(celery_silence_s=120)),
@@ -180,8 +205,21 @@ def test_a_store_that_hangs_is_named_and_delays_nothing(
     wait_for(lambda: "store_away" not in codes(product), "readiness to forget it")
     with redis.Redis.from_url(os.environ["REDIS_URL"]) as server:
         server.config_set("maxmemory-policy", "allkeys-lru")
-        wait_for(lambda: "store_evicts" in codes(product), "readiness to name the policy")
-        server.config_set("maxmemory-policy", "noeviction")
+        server.config_set("maxmemory", int(server.info("memory")["used_memory"] * 1.2))
+        try:
+            wanted = {"store_evicts", "store_filling"}
+            wait_for(lambda: wanted <= codes(product), "readiness to name the policy and the use")
+            assert {message.id for message in check_store_memory(None)} == {
+                "gateway_site.W013",
+                "gateway_site.W014",
+            }
+        finally:
+            server.config_set("maxmemory-policy", "noeviction")
+            server.config_set("maxmemory", 0)
+    assert check_store_memory(None) == []
+    wait_for(lambda: not wanted & codes(product), "readiness to forget them")
+    log = product.log.read_text()
+    assert log.count("may drop keys") == log.count("is nearly full") == 1, "said once"
 
 
 def test_a_database_that_hangs_is_named_and_delays_nothing(

@@ -10,14 +10,17 @@ import httpx
 import pytest
 from django.conf import settings
 
+from billing.rule_models import Budget, Limit
 from gateway_site.home import BASE_DIR
 from gateway_site.version import VERSION
-from routing.metric_names import METRICS
+from routing.metric_names import ADMISSION_OUTCOMES, METRICS
 from routing.metrics import Metrics
 from routing.trace import Trace
 from tests.factories import Caller, make_caller, unique
 from tests.metrics import fetch_metrics, scrape
 from tests.processes import Processes, Product, Simulator, wait_for
+
+OUTCOMES = [str(outcome) for outcome in ADMISSION_OUTCOMES]
 
 
 def call(product: Product, caller: Caller, model: str = "", **fields: object) -> httpx.Response:
@@ -189,6 +192,53 @@ def test_the_host_the_shipper_and_the_build_are_among_them(product: Product, cal
 def test_the_version_is_the_projects() -> None:
     project = (BASE_DIR / "pyproject.toml").read_text()
     assert re.search(r'^version = "(.+)"$', project, re.MULTILINE).group(1) == VERSION  # type: ignore[union-attr]
+
+
+def test_calls_under_rules_are_counted_by_what_became_of_them(
+    product: Product, caller: Caller, simulator: Simulator
+) -> None:
+    before = scrape(product)
+
+    def risen(name: str, **labels: str) -> float:
+        return scrape(product).sum(name, **labels) - before.sum(name, **labels)
+
+    assert call(product, caller).status_code == 200
+    assert risen("gateway_admissions_total") == 0, "no rule applies"
+    Budget.objects.create(team=caller.team, unit="tokens", period="month", amount=10**6)
+    Limit.objects.create(api_key=caller.key, kind="rpm", amount=2)
+    product.wait_for_configuration()
+    assert [call(product, caller).status_code for _ in range(3)] == [200, 200, 429]
+    Budget.objects.filter(team=caller.team).update(amount=1)
+    product.wait_for_configuration()
+    assert call(product, caller).headers["x-gateway-reason"] == "budget_spent"
+    counted = {outcome: risen("gateway_admissions_total", outcome=outcome) for outcome in OUTCOMES}
+    assert counted == dict.fromkeys(OUTCOMES, 0) | {"admitted": 2, "rate": 1, "hard": 1}
+    assert risen("gateway_counters_call_seconds_count") >= 4
+    assert risen("gateway_counters_rebuilds_total") >= 1
+    now = scrape(product)
+    assert now.sum("gateway_counters_connected") == 1
+    wait_for(lambda: scrape(product).sum("gateway_counters_unbooked_ends") == 0, "ends to be booked")
+    wait_for(lambda: scrape(product).sum("gateway_counters_closed_departments") == 0, "open counters")
+    wait_for(lambda: scrape(product).each("gateway_keeper_last_turn_timestamp_seconds"), "the keeper's word")
+    now = scrape(product)
+    assert now.sum("gateway_store_memory_bytes") > 0
+    for name in (
+        "gateway_keeper_waiting_spools",
+        "gateway_counters_copies_bytes",
+        "gateway_keeper_ended_holds_total",
+    ):
+        assert now.each(name), name
+
+
+def test_counting_an_admission_costs_less_than_three_microseconds(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path)
+
+    def count() -> None:
+        metrics.count_admission("admitted")
+        metrics.observe_store_call(0.000_3)
+        metrics.observe_store_call(0.000_2)
+
+    assert min(timeit.repeat(count, number=2000, repeat=5)) / 2000 < 3e-6
 
 
 def test_counting_a_request_costs_less_than_ten_microseconds(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ commands and is sent their replies, so that an event loop and a test drive the s
 from collections import deque
 from collections.abc import Generator
 from dataclasses import dataclass, replace
-from enum import Enum, auto
+from enum import Enum, StrEnum, auto
 from itertools import islice
 from typing import Any
 
@@ -57,6 +57,15 @@ class Again(Enum):
     HOLD = auto()  # at once: the store held another amount than this worker knew of
 
 
+class AdmittedKind(StrEnum):
+    """COUNTED: held in every counter that applies. UNCOUNTED: let in while the counters could not be asked, and
+    counted afterwards. FREE: no rule applies."""
+
+    COUNTED = "admitted"
+    UNCOUNTED = "uncounted"
+    FREE = "free"
+
+
 @dataclass(frozen=True, slots=True)
 class Level:
     """What one rule leaves: `left` in its unit; `reset_ms` until it is whole again."""
@@ -68,7 +77,7 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A call is held. `admitted_ms` is the store's time, which decides on windows, hours and months. The levels are
+    """A call is let in. `admitted_ms` is the store's time, which decides on windows, hours and months. The levels are
     the tightest of their kind, where there is one."""
 
     rid: str
@@ -77,6 +86,7 @@ class Admitted:
     tokens: Level | None = None
     money: Level | None = None
     token_budget: Level | None = None
+    kind: AdmittedKind = AdmittedKind.COUNTED
 
 
 class Account:
@@ -166,7 +176,7 @@ class Account:
         """Let a call in that the store was not asked for: it is declared, or booked at its end, as soon as it can."""
         owner = msgspec.json.encode(HoldOwner(self._spool, deadline_ms, ask.call))
         self.holds[ask.rid] = Hold(ask, now_ms, ask.most, owner)
-        return Admitted(ask.rid, now_ms)
+        return Admitted(ask.rid, now_ms, kind=AdmittedKind.UNCOUNTED)
 
     def admission_lost(self, ask: Ask, now_ms: int) -> None:
         """The store may hold `ask` or not, until its time limit is over: its end must be booked after that."""

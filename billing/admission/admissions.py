@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from billing.admission.account import Account, Admitted, Again, Standing, Steps
+from billing.admission.account import Account, Admitted, AdmittedKind, Again, Standing, Steps
 from billing.admission.commands import Command, Commands, read_marker
 from billing.admission.holds import AT_ONCE, Amounts, Ask, EndFrame, Frames, Hold, Patience
 from billing.admission.links import DirectLink, Reply, StoreLost, StoreRefused
@@ -60,6 +60,7 @@ class _Desk:
         self.account = account
         self.under_way = 0  # commands whose replies are not here
         self.opened = asyncio.Event()
+        self.closed_at = time.monotonic()  # since when it is not open, if it is not
         self.renewal: asyncio.Task[None] | None = None
         self.line = Line()
 
@@ -146,7 +147,9 @@ class Admissions:
         most_waiting: int,
         run_in_thread: RunInThread[Any],
         make_rebuilder: Callable[[DirectLink], Rebuilder],
+        on_answered: Callable[[float], None] = lambda _: None,
     ) -> None:
+        """`on_answered` is told the seconds of each exchange with the store."""
         self._url = url
         self._commands = commands
         self._spool = spool
@@ -155,7 +158,7 @@ class Admissions:
         self._most_waiting = most_waiting
         self._run_in_thread = run_in_thread
         self._make_rebuilder = make_rebuilder
-        self._wire = Wire(url, commands.scripts, self._on_wire_lost)
+        self._wire = Wire(url, commands.scripts, self._on_wire_lost, on_answered=on_answered)
         self._wire_opened = asyncio.Event()
         self._wire_lost = asyncio.Event()
         self._holds: dict[str, Hold] = {}
@@ -167,8 +170,9 @@ class Admissions:
         self._is_flush_due = False
         self._tasks: list[asyncio.Task[None]] = []
         self.clock = Clock()
-        self.uncounted = 0  # admitted while the store was away
         self.waiting = 0  # calls that stand in queues
+        self.lost_connections = 0
+        self.rebuilds = 0  # by this worker
 
     # --- life ------------------------------------------------------------------------------------
 
@@ -228,6 +232,17 @@ class Admissions:
         """Departments whose counters cannot be used now."""
         return [number for number, desk in self._desks.items() if desk.account.standing is not Standing.OPEN]
 
+    @property
+    def closed_s(self) -> float:
+        """For how long the counters of one of those cannot be used: of the longest; 0 when all can."""
+        closed = self.closed_departments
+        return time.monotonic() - min(self._desks[number].closed_at for number in closed) if closed else 0.0
+
+    @property
+    def has_departments(self) -> bool:
+        """Whether anything is counted for anybody."""
+        return bool(self._desks)
+
     # --- one call --------------------------------------------------------------------------------
 
     async def admit(
@@ -242,7 +257,7 @@ class Admissions:
         """
         desk = self._desks.get(ask.call.department_id)
         if desk is None or not (plan := desk.account.plan(ask, self.clock.now_ms())).rules:
-            return Admitted(ask.rid, self.clock.now_ms())
+            return Admitted(ask.rid, self.clock.now_ms(), kind=AdmittedKind.FREE)
         outcome: Admitted | Refused | Again = Again.EPOCH
         for _ in range(_TRIES):
             if desk.account.standing is not Standing.OPEN and not await self._is_opened(desk):
@@ -254,7 +269,6 @@ class Admissions:
         if isinstance(outcome, Again):
             outcome = AWAY_REBUILDING
         if isinstance(outcome, Refused) and outcome.is_away and (may_go_uncounted or not plan.is_hard):
-            self.uncounted += 1
             return desk.account.admit_uncounted(ask, self.clock.now_ms(), self._deadline_ms())
         return outcome
 
@@ -403,7 +417,9 @@ class Admissions:
 
     def renew(self, desk: _Desk) -> None:
         """Bring the department's account back to where it may admit, unless that is under way."""
-        desk.opened.clear()
+        if desk.opened.is_set():
+            desk.opened.clear()
+            desk.closed_at = time.monotonic()
         if desk.renewal is None:
             desk.renewal = asyncio.create_task(self._renew(desk))
 
@@ -460,6 +476,7 @@ class Admissions:
         with contextlib.closing(DirectLink(self._url, self._commands.scripts)) as link:
             rebuilder = self._make_rebuilder(link)
             rebuilder.rebuild(account.department_id, lost_in=account.lost_in)
+            self.rebuilds += rebuilder.rebuilt
             rebuilder.open_if_declared(account.department_id)
 
     def _open(self, account: Account) -> None:
@@ -468,6 +485,7 @@ class Admissions:
             self._make_rebuilder(link).open_if_declared(account.department_id)
 
     def _on_wire_lost(self) -> None:
+        self.lost_connections += 1
         self._wire_opened.clear()
         self._wire_lost.set()
 

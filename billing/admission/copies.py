@@ -15,12 +15,21 @@ from billing.admission.rebuild import Leases
 from billing.ledger_rows import Head, read_head
 
 _PIECE = 500
+_SAMPLES = "20"  # of a hash, whose size is reckoned by them
 # An abandoned call's row is not its record: the truth is still to come.
 _TOLD = """
     SELECT r.request_id FROM billing_usagerecord r
     WHERE r.request_id = ANY(%s) AND (r.status <> 'abandoned'
         OR EXISTS (SELECT 1 FROM billing_usagecorrection c WHERE c.request_id = r.request_id))
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """How many copies there are, and about how much of the store's memory they take."""
+
+    copies: int = 0
+    bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +58,25 @@ class Copies:
 
         Says how many were brought. Raises StoreLost, and Django's errors while PostgreSQL is away.
         """
-        found: list[int] = []
+        return sum(self._tidy(number, leases) for number in self._count(department_ids))
+
+    def weigh(self, department_ids: Sequence[int]) -> Weight:
+        """All copies of these departments together. Raises StoreLost."""
+        counts = self._count(department_ids)
+        size = 0
+        for piece in in_pieces(list(counts), _PIECE):
+            asked = [plain("MEMORY", "USAGE", copies_key(number), "SAMPLES", _SAMPLES) for number in piece]
+            size += sum(reply for reply in self._link.exchange(asked) if isinstance(reply, int))
+        return Weight(sum(counts.values()), size)
+
+    def _count(self, department_ids: Sequence[int]) -> dict[int, int]:
+        """By department, where there are any."""
+        found: dict[int, int] = {}
         for piece in in_pieces(department_ids, _PIECE):
             counts = self._link.exchange([plain("HLEN", copies_key(number)) for number in piece])
             pairs = zip(piece, counts, strict=True)
-            found += [number for number, count in pairs if not isinstance(count, StoreRefused) and count]
-        return sum(self._tidy(number, leases) for number in found)
+            found |= {number: count for number, count in pairs if isinstance(count, int) and count}
+        return found
 
     def _tidy(self, department_id: int, leases: Leases) -> int:
         brought, cursor = 0, b"0"

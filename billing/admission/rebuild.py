@@ -45,6 +45,7 @@ class Rebuilder:
         self._link = link
         self._commands = commands
         self._ledger = ledger
+        self.rebuilt = 0  # how many departments' counters were made anew here
 
     def rebuild(self, department_id: int, *, lost_in: int = 0) -> bool:
         """Make a new epoch if the present one does not hold; says whether it is whole now.
@@ -102,6 +103,7 @@ class Rebuilder:
             self._must(command)
         counts = len(snapshot.counters), len(snapshot.watermarks), len(snapshot.counted)
         self._must(self._commands.call("commit", key, nonce, *counts))
+        self.rebuilt += 1
         logger.warning("The counters of department %d were made anew, as epoch %d.", department_id, n)
 
     def _writes(self, key: bytes, nonce: str, snapshot: LedgerSnapshot) -> Iterable[Command]:

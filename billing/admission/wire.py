@@ -27,15 +27,23 @@ _REFUSAL = b"NOSCRIPT"  # the one error after which the connection is made anew:
 class Wire:
     """One connection, made by `connect` and lost for good at the first late reply; then it is made anew.
 
-    `on_lost` is called once for each connection that was open, after its takers.
+    `on_lost` is called once for each connection that was open, after its takers. `on_answered` is told how many
+    seconds passed until all replies to one `send` were there.
     """
 
     def __init__(
-        self, url: str, scripts: Scripts, on_lost: Callable[[], None], *, limit_s: float = STORE_S
+        self,
+        url: str,
+        scripts: Scripts,
+        on_lost: Callable[[], None],
+        *,
+        on_answered: Callable[[float], None] = lambda _: None,
+        limit_s: float = STORE_S,
     ) -> None:
         self._url = url
         self._scripts = scripts
         self._on_lost = on_lost
+        self._on_answered = on_answered
         self._limit_s = limit_s
         self._run = b""
         self._protocol: _Protocol | None = None
@@ -61,6 +69,7 @@ class Wire:
         self._run = run
         self._protocol = protocol
         protocol.on_lost = self._lost
+        protocol.on_answered = self._on_answered
 
     def send(self, commands: Iterable[tuple[Command, Taker]]) -> None:
         """Send now. Each taker gets its reply, a StoreRefused, or a StoreLost, later and exactly once.
@@ -125,6 +134,7 @@ class _Protocol(asyncio.Protocol):
         self._is_late = False
         self._is_lost = False
         self.on_lost: Callable[[], None] = lambda: None
+        self.on_answered: Callable[[float], None] = lambda _: None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ready to send."""
@@ -169,6 +179,7 @@ class _Protocol(asyncio.Protocol):
         batch[1] -= 1
         if not batch[1]:
             self._batches.popleft()
+            self.on_answered(self._loop.time() + self._limit_s - batch[0])
         taker(reply)
 
     def _look(self) -> None:

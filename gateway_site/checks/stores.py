@@ -1,11 +1,19 @@
-"""Addresses of PostgreSQL and of Redis or Valkey, as far as they can be judged without connecting."""
+"""Addresses of PostgreSQL and of Redis or Valkey, as far as they can be judged without connecting.
+
+Only `check --deploy` connects; what it looks at then, every worker looks at all the time (gateway_site/monitor.py).
+"""
 
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import redis
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
+
+from gateway_site.faults import GOOD_POLICY, is_filling
+
+_ANSWER_S = 1.0
 
 
 @register
@@ -50,6 +58,31 @@ def check_redis_url(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
     except ValueError:
         problem = "is not a URL"
     return [Error(f"REDIS_URL {problem}.", id="gateway_site.E007")] if problem else []
+
+
+@register(deploy=True)
+def check_store_memory(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
+    """gateway_site.W013 and W014: a store that drops counters, or takes none. One that is away is not judged."""
+    try:
+        with redis.Redis.from_url(
+            settings.REDIS_URL, socket_timeout=_ANSWER_S, socket_connect_timeout=_ANSWER_S
+        ) as store:
+            memory: dict[str, Any] = store.info("memory")
+    except (redis.RedisError, OSError, ValueError):
+        return []
+    found: list[CheckMessage] = []
+    policy = memory.get("maxmemory_policy", GOOD_POLICY)
+    if policy != GOOD_POLICY:
+        message = (
+            f"The store of REDIS_URL may drop keys when its memory is full: maxmemory-policy is {policy}."
+        )
+        found.append(Warning(message, hint="Set it to noeviction.", id="gateway_site.W013"))
+    used_bytes, max_bytes = int(memory.get("used_memory", 0)), int(memory.get("maxmemory", 0))
+    if is_filling(used_bytes, max_bytes):
+        message = f"The store of REDIS_URL uses {used_bytes} of {max_bytes} bytes of its memory."
+        hint = "Give it more: when it is full, calls under hard budgets are refused."
+        found.append(Warning(message, hint=hint, id="gateway_site.W014"))
+    return found
 
 
 def _redis_problem(url: str) -> str:

@@ -121,7 +121,9 @@ def test_while_the_store_is_away_files_stay_and_it_is_said_once(
         nobody.bind(("127.0.0.1", 0))
         url = f"redis://127.0.0.1:{nobody.getsockname()[1]}/0"
         keeper = Keeper(
-            DirectLink(url, office.scripts), office.commands, partial(Adoption, caution_ms=-1_000)
+            DirectLink(url, office.scripts),
+            office.commands,
+            make_adoption=partial(Adoption, caution_ms=-1_000),
         )
         shipper = Shipper(tmp_path, keeper)
         for _ in range(3):

@@ -20,7 +20,7 @@ from billing.keeper import Keeper
 from billing.management.service_command import ServiceCommand
 from billing.partitions import create_ledger_partitions
 from billing.shipper import Shipper
-from billing.shipper_status import LOCK_FILE, ShipperReport
+from billing.shipper_status import LOCK_FILE, ShipperReport, read_shipper_status
 
 logger = logging.getLogger(__name__)
 
@@ -46,11 +46,11 @@ class Command(ServiceCommand):
             signal.signal(name, lambda *_: stop.set())
         scripts = load_scripts()
         link = DirectLink(settings.REDIS_URL, scripts)
-        keeper = Keeper(link, Commands(scripts))
+        keeper = Keeper(link, Commands(scripts), since=read_shipper_status(directory).keeper)
         thread = threading.Thread(target=keeper.run, args=(stop,), name="keeper", daemon=True)
         thread.start()
         shipper = Shipper(directory, keeper, max_bytes=settings.GATEWAY_SPOOL_MAX_BYTES)
-        _run(shipper, ShipperReport(directory), stop)
+        _run(shipper, ShipperReport(directory, keeper.status), stop)
         thread.join(_KEEPER_S)
 
 
