@@ -32,7 +32,9 @@ def grant_runtime_role(using: str, **_: Any) -> None:
         cursor.execute(sql.SQL("GRANT SELECT ON django_migrations TO {}").format(name))
         # A rebuild skips the numbers that the store used when the database was set back.
         if cursor.execute("SELECT to_regclass('billing_departmentepoch_n_seq') IS NOT NULL").fetchone()[0]:
-            cursor.execute(sql.SQL("GRANT UPDATE ON SEQUENCE billing_departmentepoch_n_seq TO {}").format(name))
+            cursor.execute(
+                sql.SQL("GRANT UPDATE ON SEQUENCE billing_departmentepoch_n_seq TO {}").format(name)
+            )
         # Readiness looks whether rows fell into it; partitions are not among the tables that Django lists.
         if cursor.execute("SELECT to_regclass('billing_usagerecord_default') IS NOT NULL").fetchone()[0]:
             cursor.execute(sql.SQL("GRANT SELECT ON billing_usagerecord_default TO {}").format(name))
