@@ -19,7 +19,7 @@ from billing.admission.links import DirectLink
 from billing.admission.scripts import load_scripts
 from billing.admission.verify import NotComparable, verify_department
 from billing.models import UsageRecord
-from billing.rule_models import Budget
+from billing.rule_models import Budget, Limit
 from gateway_site.embedded import EmbeddedValkey
 from teams.models import CountersAway, Reserve, Team
 from tests.factories import Caller, make_caller, wait_for_record
@@ -68,6 +68,11 @@ def wait_until_counted(valkey: EmbeddedValkey, caller: Caller) -> None:
 
     wait_for(is_equal, "counters that are the ledger")
     link.close()
+
+
+def queue_length(store: "redis.Redis", caller: Caller) -> int:
+    keys = list(store.scan_iter(f"{{d{caller.team.department_id}}}:*:q:*"))
+    return max([int(store.zcard(key)) for key in keys], default=0)
 
 
 class Paused:
@@ -235,6 +240,39 @@ def test_counters_that_are_lost_are_made_anew_from_the_ledger(
     wait_until_counted(valkey, caller)
     spent = UsageRecord.objects.filter(team_id=caller.team.pk, attempts=1).count()
     assert spent >= 3
+
+
+@pytest.mark.parametrize("hurt", ["flush", "restart", "pause"])
+def test_who_waits_goes_on_waiting_whatever_becomes_of_the_store(
+    product: Product, simulator: Simulator, valkey: EmbeddedValkey, hurt: str
+) -> None:
+    caller = make_spender(simulator, product, max_queue_s=30)
+    Limit.objects.create(team=caller.team, kind="concurrency", amount=1)
+    product.wait_for_configuration()
+    CHAT.ask(product, caller)
+    answers: list[httpx.Response] = []
+    held = threading.Thread(target=lambda: CHAT.ask(product, caller, simulator={"first_byte_s": 4.0}))
+    waiters = [threading.Thread(target=lambda: answers.append(CHAT.ask(product, caller))) for _ in range(3)]
+    with redis.Redis.from_url(valkey.url()) as store:
+        held.start()
+        wait_for(lambda: simulator.open_calls() > 0, "a call under way")
+        for waiter in waiters:
+            waiter.start()
+        wait_for(lambda: queue_length(store, caller) == 3, "three that wait")
+        if hurt == "flush":
+            store.flushall()
+        elif hurt == "restart":
+            valkey.stop()
+            valkey.start()
+        else:
+            with Paused(valkey):
+                time.sleep(1.5)  # longer than any time limit of a store call
+        wait_for(lambda: queue_length(store, caller) == 3 or not held.is_alive(), "three that wait again")
+        for thread in (held, *waiters):
+            thread.join()
+    assert {answer.status_code for answer in answers} == {200}
+    assert all(float(answer.headers["x-gateway-queue-wait-ms"]) > 1_000 for answer in answers)
+    wait_until_counted(valkey, caller)
 
 
 def test_a_worker_starts_without_the_store(

@@ -255,8 +255,12 @@ class Admissions:
         Whatever comes of it, also when the waiting task is cancelled: if there is an end of the call, it must be
         told to `end`.
         """
+        outcome = await self._ask(ask, patience)
+        return self._or_uncounted(ask, outcome, may_go_uncounted=may_go_uncounted)
+
+    async def _ask(self, ask: Ask, patience: Patience) -> Admitted | Refused:
         desk = self._desks.get(ask.call.department_id)
-        if desk is None or not (plan := desk.account.plan(ask, self.clock.now_ms())).rules:
+        if desk is None or not desk.account.plan(ask, self.clock.now_ms()).rules:
             return Admitted(ask.rid, self.clock.now_ms(), kind=AdmittedKind.FREE)
         outcome: Admitted | Refused | Again = Again.EPOCH
         for _ in range(_TRIES):
@@ -266,11 +270,19 @@ class Admissions:
                 outcome = await self._question(desk, ask, patience)
             if not isinstance(outcome, Again):
                 break
-        if isinstance(outcome, Again):
-            outcome = AWAY_REBUILDING
-        if isinstance(outcome, Refused) and outcome.is_away and (may_go_uncounted or not plan.is_hard):
-            return desk.account.admit_uncounted(ask, self.clock.now_ms(), self._deadline_ms())
-        return outcome
+        return AWAY_REBUILDING if isinstance(outcome, Again) else outcome
+
+    def _or_uncounted(
+        self, ask: Ask, outcome: Admitted | Refused, *, may_go_uncounted: bool
+    ) -> Admitted | Refused:
+        if isinstance(outcome, Admitted) or not outcome.is_away:
+            return outcome
+        desk = self._desks.get(ask.call.department_id)
+        if desk is None:
+            return Admitted(ask.rid, self.clock.now_ms(), kind=AdmittedKind.FREE)
+        if desk.account.plan(ask, self.clock.now_ms()).is_hard and not may_go_uncounted:
+            return outcome
+        return desk.account.admit_uncounted(ask, self.clock.now_ms(), self._deadline_ms())
 
     async def extend(
         self, department_id: int, rid: str, more: Amounts, *, may_go_uncounted: bool
@@ -303,20 +315,17 @@ class Admissions:
         self, ask: Ask, refused: Refused, patience: Patience, stay: Stay, *, may_go_uncounted: bool
     ) -> Admitted | Refused:
         """Wait for room, as long as `patience` lasts, for a call that was `refused` for now; `stay` tells of it.
-        Who stops waiting, also by being cancelled, gives up its place. For the rest see `admit`."""
+        Who stops waiting, also by being cancelled, gives up its place. While the counters cannot be asked nobody
+        goes on, lest all who wait do so at once; who has waited long enough is treated as a newcomer. For the rest
+        see `admit`."""
         desk = self._desks.get(ask.call.department_id)
         if desk is None or self.waiting >= self._most_waiting:
             stay.close(StayEnd.FULL)
             return refused
         self.waiting += 1
         try:
-            return await wait_in_line(
-                desk.line,
-                lambda: self.admit(ask, may_go_uncounted=may_go_uncounted, patience=patience),
-                refused,
-                patience,
-                stay,
-            )
+            outcome = await wait_in_line(desk.line, lambda: self._ask(ask, patience), refused, patience, stay)
+            return self._or_uncounted(ask, outcome, may_go_uncounted=may_go_uncounted)
         finally:
             self.waiting -= 1
             if stay.end in (StayEnd.LEFT, StayEnd.TIMED_OUT):

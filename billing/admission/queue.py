@@ -67,8 +67,11 @@ class Line:
     def wake(self) -> None:
         """Something was given back: the first at each rule may try at once."""
         for sleepers in self._asleep.values():
-            if sleepers:
-                sleepers.pop(0)[2].set_result(None)
+            while sleepers:
+                *_, woken = sleepers.pop(0)
+                if not woken.done():  # else its time has just come, or it leaves
+                    woken.set_result(None)
+                    break
 
     async def sleep(self, refused: Refused) -> None:
         """Until it is time for another try after `refused`, or somebody wakes us."""
@@ -107,7 +110,7 @@ async def wait_in_line(
     """Try until the call is admitted, cannot be, or its time is over; `stay` tells which, and LEFT while it goes on.
 
     A store that is away, or counters that are being made anew, are waited for as everything else. A refusal is the
-    last that named a rule, and says that the call may be held if any try may have held it.
+    last there was, and says that the call may be held if any try may have held it.
     """
     may_be_held = is_trying = False
     try:
@@ -121,9 +124,8 @@ async def wait_in_line(
                     line.wake()  # there may be room for more
                     return outcome
                 may_be_held |= outcome.may_be_held
-                if not outcome.is_away:
-                    refused = outcome
-                    stay.place = stay.place or outcome.place
+                refused = outcome
+                stay.place = stay.place or outcome.place
                 if (end := _end_after(outcome, patience, stay)) is not None:
                     stay.close(end)
                     break
