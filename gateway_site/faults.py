@@ -215,8 +215,8 @@ def counter_faults(facts: CounterFacts) -> list[Fault]:
         return [Fault("counters_away", message, f"{facts.unbooked_ends} ends of calls wait to be counted.")]
     if facts.closed_s > CLOSED_S:
         message = (
-            f"The counters of {facts.closed_departments} departments are being made anew from the ledger, for "
-            f"{facts.closed_s:.0f} s: their calls wait for seconds, then they are as if the counters were away."
+            f"Departments whose counters are being made anew from the ledger: {facts.closed_departments}, for "
+            f"{facts.closed_s:.0f} s. Their calls wait for seconds, then it is as if the counters were away."
         )
         return [Fault("counters_closed", message)]
     return []

@@ -1,7 +1,9 @@
 """What dead and silent workers left is counted, in the ledger and in the store alike."""
 
 import logging
+import os
 import socket
+import time
 import uuid
 from collections.abc import Iterator
 from functools import partial
@@ -384,3 +386,54 @@ def test_a_copy_is_the_truth_about_a_call_that_was_taken_for_abandoned(
     assert office.counter() == (30, 0)
     office.rebuild()
     assert office.counter() == (30, 0)
+
+
+# --- what it says of itself ----------------------------------------------------------------------
+
+
+def test_it_says_what_it_has_done_and_counts_on_over_restarts(
+    office: Office, worker: Worker, old_epochs: None, tmp_path: Path
+) -> None:
+    began = time.time()
+    worker.admit(100)
+    worker.end(worker.admit(), 20)
+    worker.settle()
+    keeper = office.keeper()
+    keeper.forget([])
+    keeper.turn()
+    status = keeper.status()
+    assert began <= (status.turn_at or 0) <= time.time()
+    assert (status.ended_holds, status.brought_records, status.waiting_spools) == (1, 1, 0)
+    worker.die()
+    Shipper(tmp_path, keeper).ship_all()
+    assert keeper.status().waiting_spools == 1
+    heir = Keeper(DirectLink(os.environ["REDIS_URL"], office.scripts), office.commands, since=keeper.status())
+    assert (heir.status().ended_holds, heir.status().brought_records) == (1, 1)
+    assert heir.status().waiting_spools == 0, "it was told of none yet"
+
+
+def test_it_weighs_copies_also_while_postgresql_is_away(
+    office: Office, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("billing.keeper._WEIGH_EVERY_S", 0)
+    worker.beat()  # it lives: its copies stay
+    keeper = office.keeper()
+    keeper.turn()
+    before = keeper.status()
+    for _ in range(10):
+        worker.end(worker.admit(), 20)
+    worker.settle()
+    monkeypatch.setattr("billing.keeper.DepartmentEpoch", None)
+    keeper.turn()
+    status = keeper.status()
+    assert status.copies == before.copies + 10
+    assert 10 * 200 < status.copies_bytes - before.copies_bytes < 10 * 2000
+
+
+def test_a_turn_that_could_not_do_everything_is_none(office: Office) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        url = f"redis://127.0.0.1:{nobody.getsockname()[1]}/0"
+        keeper = Keeper(DirectLink(url, office.scripts), office.commands)
+        keeper.turn()
+    assert keeper.status().turn_at is None

@@ -565,6 +565,14 @@ def test_a_full_store_admits_nothing_and_settles_everything(make_desk: MakeDesk)
         assert desk.settle(1, "r1", 50)[0] == DONE
         assert desk.sweep("r2", 100)[0] == DONE
         assert desk.declare("r4", 100)[0] == DONE
+        for reads, *asked in (
+            ("status", "s1"),
+            ("holds",),
+            ("counters",),
+        ):  # renewal, janitor and verification go on
+            assert not is_error(desk.run(reads, *asked)), reads
+        (living,) = desk.link.exchange([desk.commands.living(0)])
+        assert not is_error(living)
     finally:
         desk.raw("CONFIG", "SET", "maxmemory", "0")
     assert desk.counter() == (0, 150, 100)

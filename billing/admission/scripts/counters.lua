@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=no-writes
 -- COUNTERS: all counters at one moment, with what is needed to add up the ledger as of it. ARGV: run
 -- -> {1, time, epoch, began, {name, end, b, u, r ...}, {spool, number ...}, {rid, counted ...}, {rid, hold ...}}
 local time = now_ms()

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=no-writes
 -- HOLDS: the open holds, as rid and hold in turn, after epoch and the moment it began. ARGV: run
 local time = now_ms()
 local marker = redis.call('HMGET', KEYS[1], 'n', 'run', 'st', 'at')

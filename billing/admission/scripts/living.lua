@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=no-writes
 -- LIVING: the workers whose lease lapsed no longer ago than the grace. KEYS[1]: the leases; ARGV: grace in ms, run
 -- -> {time, since when beats are heard in this run or 0, {worker ...}}
 local time = now_ms()

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=no-writes
 -- STATUS: the marker, who has acknowledged it, and how far a spool is booked. ARGV: spool, run
 -- -> {time, n, 1 if of this run, state, nonce, began, committed, last number, {worker ...}}; n is 0 without a marker
 local time = now_ms()
