@@ -20,6 +20,9 @@ from tests.crawl import crawl
 from tests.log_lines import unreadable_logs
 from tests.processes import PROCESSES, Processes, Product, Simulator, free_ports, manage
 
+# Where it is set, each of the many processes that tests start would compile the whole product anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # A context for TLS takes 20 ms to make, and every `httpx.get` makes one: here one serves all.
 httpx_transport.create_ssl_context = functools.cache(httpx_transport.create_ssl_context)  # type: ignore[attr-defined]
 
