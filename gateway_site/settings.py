@@ -149,6 +149,8 @@ GATEWAY_SPOOL_MAX_BYTES = env.integer("GATEWAY_SPOOL_MAX_BYTES", 2 * 1024**3, le
 GATEWAY_SPOOL_SEGMENT_BYTES = env.integer("GATEWAY_SPOOL_SEGMENT_BYTES", 64 * 1024**2, least=1024**2)
 GATEWAY_MAX_BODY_BYTES = env.integer("GATEWAY_MAX_BODY_BYTES", 20 * 1024**2, least=1024)
 GATEWAY_MAX_ANSWER_BYTES = env.integer("GATEWAY_MAX_ANSWER_BYTES", 32 * 1024**2, least=1024)
+# How often each worker asks PostgreSQL whether the configuration has changed.
+GATEWAY_CONFIGURATION_POLL_MS = env.integer("GATEWAY_CONFIGURATION_POLL_MS", 500, least=10)
 # Refusals of one key and reason that get a row of their own each minute, per worker; the rest share one.
 GATEWAY_REFUSAL_ROWS = env.integer("GATEWAY_REFUSAL_ROWS", 20, least=1)
 # The most calls of one team that wait at one limit or budget, and of all teams in one worker.

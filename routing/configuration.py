@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 _CLOSE_S = 1.0
 _REFRESH_S = 3.0  # a database that takes longer is away
-POLL_S = 0.5  # a change acts within a second on every worker
+POLL_S = 0.5  # unless settings say otherwise; a change acts within a second on every worker
 Result = TypeVar("Result")
 
 
@@ -58,8 +58,9 @@ def _with_live_connection(query: Callable[[], Result]) -> Result:
 class Configuration:
     """The current snapshot, and whether it is known to be current."""
 
-    def __init__(self, database: DatabaseThreads) -> None:
+    def __init__(self, database: DatabaseThreads, *, poll_s: float = POLL_S) -> None:
         self._database = database
+        self._poll_s = poll_s
         self._task: asyncio.Task[None] | None = None
         self.snapshot = Snapshot(version=0, models={})
         self.on_change: Callable[[], None] = lambda: None
@@ -88,7 +89,7 @@ class Configuration:
 
     async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(self._poll_s)
             try:
                 async with asyncio.timeout(_REFRESH_S):
                     await self.refresh()

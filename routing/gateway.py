@@ -74,6 +74,7 @@ class GatewaySettings:
     refusal_rows: int
     queue_team: int
     queue_worker: int
+    configuration_poll_s: float
     redis_url: str = field(repr=False)
     trusted_proxies: TrustedProxies
 
@@ -100,6 +101,7 @@ class GatewaySettings:
             refusal_rows=settings.GATEWAY_REFUSAL_ROWS,
             queue_team=settings.GATEWAY_QUEUE_TEAM,
             queue_worker=settings.GATEWAY_QUEUE_WORKER,
+            configuration_poll_s=settings.GATEWAY_CONFIGURATION_POLL_MS / 1000,
             shown=Shown(backend=settings.GATEWAY_SHOW_BACKEND, cost=settings.GATEWAY_SHOW_COST),
             redis_url=settings.REDIS_URL,
             trusted_proxies=TrustedProxies(tuple(map(parse_network, settings.GATEWAY_TRUSTED_PROXIES))),
@@ -112,7 +114,7 @@ class Gateway:
     def __init__(self, options: GatewaySettings) -> None:
         self.options = options
         self._database = DatabaseThreads()
-        self.configuration = Configuration(self._database)
+        self.configuration = Configuration(self._database, poll_s=options.configuration_poll_s)
         self.keys = KeyRing(Peppers.parse(options.key_peppers), self._look_up_key)
         self.key_watch = KeyWatch(self.keys, options.redis_url)
         self.key_uses = KeyUses(self._write_key_uses)

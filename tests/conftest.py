@@ -1,5 +1,7 @@
 """Starts real PostgreSQL and Valkey for the run, and the product's own processes when a test asks for them."""
 
+import contextlib
+import functools
 import os
 import shutil
 import sys
@@ -10,12 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from httpx._transports import default as httpx_transport
 
 from gateway_site.embedded import APP_ROLE, OWNER_ROLE, EmbeddedPostgres, EmbeddedValkey
 from gateway_site.home import new_secrets
 from tests.crawl import crawl
 from tests.log_lines import unreadable_logs
-from tests.processes import Processes, Product, Simulator, free_ports, manage
+from tests.processes import PROCESSES, Processes, Product, Simulator, free_ports, manage
+
+# A context for TLS takes 20 ms to make, and every `httpx.get` makes one: here one serves all.
+httpx_transport.create_ssl_context = functools.cache(httpx_transport.create_ssl_context)  # type: ignore[attr-defined]
 
 # Ports that test backends may listen on: the servers under test allow them from their start.
 BACKEND_PORTS = free_ports(12)
@@ -49,6 +55,7 @@ class _Services:
                 "GATEWAY_MAX_BODY_BYTES": str(256 * 1024),
                 "GATEWAY_MAX_ANSWER_BYTES": str(256 * 1024),
                 "GATEWAY_SHUTDOWN_S": "10",
+                "GATEWAY_CONFIGURATION_POLL_MS": "50",  # most tests wait for it once; tests/test_key_rules.py has 500
                 "GATEWAY_REFUSAL_ROWS": "1000000",  # tests look for the row of each refusal
                 "DJANGO_SETTINGS_MODULE": "gateway_site.settings",
                 "DJANGO_ALLOW_ASYNC_UNSAFE": "1",  # async tests make their rows directly
@@ -121,22 +128,48 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 @pytest.fixture(scope="session")
-def processes() -> Iterator[Processes]:
-    """Starts the product's processes; all end with the session."""
+def processes(pytestconfig: pytest.Config) -> Iterator[Processes]:
+    """Starts the product's processes, which end with the test or module that started them, or with the session."""
     with Processes(_services.home / "logs") as started:
+        pytestconfig.stash[PROCESSES] = started
         yield started
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _processes_of_a_module(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a module starts ends with it, so that it takes no time from the next."""
+    with _processes_of(request):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _processes_of_a_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The same for a test."""
+    with _processes_of(request):
+        yield
+
+
+@contextlib.contextmanager
+def _processes_of(request: pytest.FixtureRequest) -> Iterator[None]:
+    started: Processes | None = request.config.stash.get(PROCESSES, None)
+    before = started.list_running() if started else []
+    yield
+    if (started := request.config.stash.get(PROCESSES, None)) is not None:
+        started.end(process for process in started.list_running() if process not in before)
 
 
 @pytest.fixture(scope="session")
 def simulator(processes: Processes) -> Simulator:
     """The simulator, alone on an allowed port."""
-    return processes.start_simulator(BACKEND_PORTS[0])
+    with processes.kept():
+        return processes.start_simulator(BACKEND_PORTS[0])
 
 
 @pytest.fixture(scope="session")
 def product(processes: Processes) -> Iterator[Product]:
     """A web process and a shipper on the run's database; in the end its pages are kept for the secret scan."""
-    product = processes.start_product()
+    with processes.kept():
+        product = processes.start_product()
     yield product
     crawl(product, _services.home / "pages")
 

@@ -7,12 +7,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from gateway_site.home import BASE_DIR
 
@@ -116,21 +117,57 @@ class Processes:
     def __init__(self, logs: Path) -> None:
         self._logs = logs
         self._started: list[subprocess.Popen[bytes]] = []
+        self._kept: set[subprocess.Popen[bytes]] = set()
+        self._told: set[subprocess.Popen[bytes]] = (
+            set()
+        )  # to end; told twice, they would not finish their work
+        self._is_keeping = False
         logs.mkdir(parents=True, exist_ok=True)
 
     def __enter__(self) -> "Processes":
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in reversed(self._started):
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
+        self.end(reversed(self._started))
         for process in reversed(self._started):
             try:
                 process.wait(PATIENCE_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """What is started here runs to the end of the session."""
+        self._is_keeping = True
+        try:
+            yield
+        finally:
+            self._is_keeping = False
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Those that are kept stand still meanwhile."""
+        paused = [process for process in self._kept if process.poll() is None]
+        for process in paused:
+            process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in paused:
+                process.send_signal(signal.SIGCONT)
+
+    def list_running(self) -> "list[subprocess.Popen[bytes]]":
+        """Those that need not be kept, and were not told to end."""
+        running = (process for process in self._started if process not in self._kept | self._told)
+        return [process for process in running if process.poll() is None]
+
+    def end(self, processes: "Iterable[subprocess.Popen[bytes]]") -> None:
+        """Tell them to end; they are waited for at the end of the session."""
+        for process in processes:
+            if process not in self._told and process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                self._told.add(process)
 
     def start(
         self, name: str, *arguments: str, environment: Mapping[str, str] | None = None
@@ -145,6 +182,8 @@ class Processes:
                 stderr=subprocess.STDOUT,
             )
         self._started.append(process)
+        if self._is_keeping:
+            self._kept.add(process)
         return process, log
 
     def start_simulator(self, port: int, *flags: str) -> Simulator:
@@ -171,3 +210,6 @@ class Processes:
             return answers(url)
 
         wait_for(up, url, _START_S)
+
+
+PROCESSES = pytest.StashKey[Processes]()  # of the session, once there are any

@@ -14,6 +14,7 @@ import httpx
 import pytest
 from django.utils import timezone
 
+from routing.models import Grant
 from teams.key_rules import Endpoint
 from teams.keys import generate_key
 from teams.models import ApiKey, ApiKeyUse, Application, Team
@@ -335,9 +336,11 @@ def test_a_call_counts_for_the_application_it_names(
 
 @pytest.fixture(scope="module")
 def cut_off(processes: Processes) -> Product:
-    """A second process of the same gateway, which no announcement reaches."""
+    """A second process of the same gateway, which no announcement reaches, and which looks as often as by default."""
     (port,) = free_ports(1)
-    return processes.start_product(with_shipper=False, REDIS_URL=f"redis://127.0.0.1:{port}/0")
+    return processes.start_product(
+        with_shipper=False, REDIS_URL=f"redis://127.0.0.1:{port}/0", GATEWAY_CONFIGURATION_POLL_MS="500"
+    )
 
 
 @dataclass(frozen=True)
@@ -434,6 +437,15 @@ def test_a_key_that_was_tried_before_it_was_made_works_within_a_second(
     create_key(caller.team, "A given key", actor="tests", secret=secret)
     for process in (cut_off, product):
         assert until(process, caller, bearer(secret), "", started) < 1
+
+
+def test_a_withdrawn_grant_acts_within_a_second(cut_off: Product, simulator: Simulator) -> None:
+    caller = make_caller(simulator.base_url)
+    cut_off.wait_for_configuration()
+    assert refusal(cut_off, caller, bearer(caller.secret)) == ""
+    started = time.monotonic()
+    Grant.objects.filter(team=caller.team).delete()
+    assert until(cut_off, caller, bearer(caller.secret), "model_not_granted", started) < 1
 
 
 def test_the_process_that_hears_no_announcement_says_so_once(cut_off: Product) -> None:

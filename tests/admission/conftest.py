@@ -8,6 +8,19 @@ import pytest
 
 from billing.admission.rules import Rule
 from tests.admission.desk import Desk
+from tests.processes import PROCESSES
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _alone(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The session's gateway stands still: it would make counters anew of which a test has plans of its own."""
+    mine = [item for item in request.session.items if item.path == request.path]
+    processes = request.config.stash.get(PROCESSES, None)
+    if processes is None or any("product" in item.fixturenames for item in mine):  # type: ignore[attr-defined]
+        yield
+        return
+    with processes.paused():
+        yield
 
 
 @pytest.fixture
