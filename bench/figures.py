@@ -62,7 +62,16 @@ def summarise(measure: Measure, samples: Mapping[tuple[str, str], Sequence[Sampl
         for (load, target), rounds in samples.items()
         if load in (measure.throughput, measure.latency)
     }
+    ruled = {}
+    if (measure.throughput, "gateway, ruled") in samples:
+        ruled_rps = middle(measure.throughput, "gateway, ruled", "rps")
+        ruled = {
+            "ruled_rps": round(ruled_rps, 1),
+            "ruled_ratio": ratio(ruled_rps, yardstick_rps),
+            "ruled_cpu_us": round(middle(measure.throughput, "gateway, ruled", "cpu_us"), 1),
+        }
     return {
+        **ruled,
         "yardstick_rps": round(yardstick_rps, 1),
         "governed_rps": round(governed_rps, 1),
         "ratio": ratio(governed_rps, yardstick_rps),
@@ -91,6 +100,12 @@ def table(measures: Sequence[Measure], result: Mapping[str, Any]) -> str:
         lines.append(
             f"{measure.title:<31}{row['yardstick_rps']:>9,.0f}/s{row['governed_rps']:>9,.0f}/s"
             f"{row['ratio']:>8.2f}{row['added_p50_ms']:>9.2f} ms{row['added_p99_ms']:>9.2f} ms{row['errors']:>8}"
+        )
+    for measure in (measure for measure in measures if "ruled_rps" in result.get(measure.key, {})):
+        row = result[measure.key]
+        lines.append(
+            f"{f'{measure.key}, rules on four levels':<42}{row['ruled_rps']:>9,.0f}/s{row['ruled_ratio']:>8.2f}"
+            f"{row['ruled_cpu_us'] - row['governed_cpu_us']:>9.0f} us CPU a request beside no rules"
         )
     if (shipper := result.get("shipper")) is not None:
         lines.append(

@@ -34,12 +34,13 @@ class Load:
 
 PROXIES = ("yardstick", "gateway")
 EVERYONE = ("direct", "yardstick", "gateway")
+BOTH_OF_OURS = (*PROXIES, "gateway, ruled")
 
 LOADS = (
-    Load("plain, 32 connections", 32, False, PROXIES, ramp_s=0.5),
-    Load("plain, 1 connection", 1, False, EVERYONE, ramp_s=0.5),
+    Load("plain, 32 connections", 32, False, BOTH_OF_OURS, ramp_s=0.5),
+    Load("plain, 1 connection", 1, False, (*EVERYONE, "gateway, ruled"), ramp_s=0.5),
     Load("plain, 128 connections", 128, False, EVERYONE, ramp_s=0.5),
-    Load("streams, 1,024 connections", 1024, True, PROXIES, ramp_s=3.0, stretch=2.0),
+    Load("streams, 1,024 connections", 1024, True, BOTH_OF_OURS, ramp_s=3.0, stretch=2.0),
     Load("streams, 64 connections", 64, True, EVERYONE, ramp_s=1.0),
 )
 
@@ -92,6 +93,7 @@ class Bench:
         process = services.start_load(
             self._generator.command(target.url, load.connections),
             build_body(services.model, streams=load.streams),
+            target.key,
         )
         time.sleep(load.ramp_s)
         readings = self._watch(target, seconds * load.stretch)
@@ -99,7 +101,7 @@ class Bench:
         calls, rows = self._settle(target, calls_before, rows_before[0])
         services.check_alive()
         errors = report.socket_errors + report.bad_answers
-        if target.name == "gateway":
+        if target.is_ours:
             failed = services.ledger_rows()[1] - rows_before[1]
             errors += max(0, failed - report.bad_answers)  # failures that the callers did not see as such
             errors += ledger_errors(
@@ -127,7 +129,7 @@ class Bench:
         while True:
             time.sleep(0.25)
             now = services.backend_calls() - calls_before, services.ledger_rows()[0] - rows_before
-            is_shipped = target.name != "gateway" or now[1] >= now[0]
+            is_shipped = not target.is_ours or now[1] >= now[0]
             if (now == previous and is_shipped) or time.monotonic() > deadline:
                 return now
             previous = now

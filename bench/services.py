@@ -34,11 +34,18 @@ _LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Something that answers chat completions. `process` is the proxy's, None for the backend itself."""
+    """Something that answers chat completions. `process` is the proxy's, None for the backend itself; `key` is
+    what callers send."""
 
     name: str
     port: int
     process: psutil.Process | None
+    key: str
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether its calls are in the ledger."""
+        return self.name.startswith("gateway")
 
     @property
     def url(self) -> str:
@@ -59,7 +66,8 @@ class Services:
     def __init__(self, cores: Cores, home: Home, console: Console) -> None:
         self.cores = cores
         self.home = home
-        self.key = self.model = ""
+        self.model = ""
+        self._keys: dict[str, str] = {}
         self.targets: dict[str, Target] = {}
         self._console = console
         self._processes: list[tuple[str, subprocess.Popen[bytes]]] = []
@@ -90,9 +98,14 @@ class Services:
         self._wait_until(lambda: not is_port_free(yardstick_port), "the yardstick")
         self._wait_until(lambda: _answers(gateway_port, "/readyz"), "the gateway")
         self.targets = {
-            "direct": Target("direct", simulator_port, None),
-            "yardstick": Target("yardstick", yardstick_port, psutil.Process(yardstick.pid)),
-            "gateway": Target("gateway", gateway_port, psutil.Process(gateway.pid)),
+            "direct": Target("direct", simulator_port, None, self._keys["free"]),
+            "yardstick": Target(
+                "yardstick", yardstick_port, psutil.Process(yardstick.pid), self._keys["free"]
+            ),
+            "gateway": Target("gateway", gateway_port, psutil.Process(gateway.pid), self._keys["free"]),
+            "gateway, ruled": Target(
+                "gateway, ruled", gateway_port, psutil.Process(gateway.pid), self._keys["ruled"]
+            ),
         }
 
     def stop(self) -> None:
@@ -112,9 +125,9 @@ class Services:
         self._valkey.stop_leftover()
         self._postgres.stop_leftover()
 
-    def start_load(self, command: list[str], body: str) -> "subprocess.Popen[bytes]":
+    def start_load(self, command: list[str], body: str, key: str) -> "subprocess.Popen[bytes]":
         """A load generator on the others' core; its report comes on its standard output."""
-        environment = {**os.environ, "BENCH_BODY": body, "BENCH_KEY": self.key}
+        environment = {**os.environ, "BENCH_BODY": body, "BENCH_KEY": key}
         with on_core(self.cores.others):
             process = spawn(
                 command, env=environment, cwd=BASE_DIR, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -182,13 +195,19 @@ class Services:
         self._manage("migrate", "--noinput")
         self._manage("load_demo", "--write", str(self.home.demo), "--simulator-url", backend)
         demo = json.loads(self.home.demo.read_text())
-        self.key, self.model = demo["api_key"], demo["model"]
+        self.model = demo["model"]
+        keys = self.home.root / "callers.json"
+        self._run_to_end("callers", "-m", "bench.callers", self.model, str(keys))
+        self._keys = json.loads(keys.read_text())
 
     def _manage(self, *arguments: str) -> None:
-        process = self._spawn(arguments[0], None, str(BASE_DIR / "manage.py"), *arguments)
+        self._run_to_end(arguments[0], str(BASE_DIR / "manage.py"), *arguments)
+
+    def _run_to_end(self, name: str, *arguments: str) -> None:
+        process = self._spawn(name, None, *arguments)
         if process.wait(300):
             self.check_alive()
-        self._processes.remove((arguments[0], process))
+        self._processes.remove((name, process))
 
     def _spawn(self, name: str, core: int | None, *arguments: str) -> "subprocess.Popen[bytes]":
         command = [sys.executable, *arguments]

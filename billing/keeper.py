@@ -171,7 +171,12 @@ class Keeper:
 
     def _book_dead(self) -> None:
         for dead in list(self._dead.values()):
-            if self._adoption.book(dead):
+            try:
+                is_booked = self._adoption.book(dead)
+            except (ValueError, DataError, IntegrityError) as error:  # of one worker; others go on
+                self._say(f"{dead.id}: {error}")
+                continue
+            if is_booked:
                 self._booked.add(dead.id)
                 self._dead.pop(dead.id, None)
 

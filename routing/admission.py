@@ -50,16 +50,18 @@ async def admit(gateway: Gateway, call: Call, request: Request, model: ServedMod
         estimate = first_step(estimate, typical_tokens, request.choices)
     ask = Ask(str(trace.request_id), dimensions, estimate.most, estimate.rate_tokens)
     outcome = await _admit(gateway, ask, trace)
-    if isinstance(outcome, Refused) and _may_fit(outcome, estimate):
-        estimate = await count_call(gateway, request, model, trace, estimate)
-        ask = replace(ask, most=estimate.most)
-        outcome = await _admit(gateway, ask, trace)
-    if isinstance(outcome, Refused) and outcome.may_wait and caller.owner.max_queue_s:
-        outcome = await _wait(gateway, ask, outcome, call.client, trace)
+    while isinstance(outcome, Refused):
+        if _may_fit(outcome, estimate):
+            estimate = await count_call(gateway, request, model, trace, estimate)
+            ask = replace(ask, most=estimate.most)
+            outcome = await _admit(gateway, ask, trace)
+        elif outcome.may_wait and caller.owner.max_queue_s and trace.stay is None:
+            outcome = await _wait(gateway, ask, outcome, call.client, trace)
+        else:
+            gateway.metrics.count_admission(outcome.kind)
+            raise refusal_error(outcome, trace.stay)
     if outcome.kind is not AdmittedKind.FREE:
         gateway.metrics.count_admission(outcome.kind)
-    if isinstance(outcome, Refused):
-        raise refusal_error(outcome, trace.stay)
     if grows:
         end = None if request.max_tokens is None else most_tokens
         trace.reserve = GrowingReserve(estimate, estimate.output_tokens, end)
@@ -67,18 +69,18 @@ async def admit(gateway: Gateway, call: Call, request: Request, model: ServedMod
 
 
 async def _admit(gateway: Gateway, ask: Ask, trace: Trace) -> Admitted | Refused:
-    owner = _owner(trace)
+    owner, was_held = _owner(trace), trace.is_held
     trace.is_held = True  # until we know better: if we are cancelled meanwhile, the end must be booked
     patience = Patience(weight=_WEIGHTS[Priority(owner.priority)])
     outcome = await gateway.admissions.admit(ask, may_go_uncounted=owner.may_go_uncounted, patience=patience)
-    return _note(outcome, trace)
+    return _note(outcome, trace, was_held=was_held)
 
 
 async def _wait(
     gateway: Gateway, ask: Ask, refused: Refused, client: Client, trace: Trace
 ) -> Admitted | Refused:
     """Wait for room; who leaves meanwhile cancels the task, also of a plain call."""
-    owner, stay = _owner(trace), Stay()
+    owner, stay, was_held = _owner(trace), Stay(), trace.is_held
     trace.stay, trace.is_held = stay, True
     patience = Patience(
         wait_ms=owner.max_queue_s * 1000,
@@ -98,7 +100,7 @@ async def _wait(
     finally:
         client.stop_watching()
         gateway.metrics.count_stay(owner.team, stay)
-    return _note(outcome, trace)
+    return _note(outcome, trace, was_held=was_held)
 
 
 def _owner(trace: Trace) -> KeyOwner:
@@ -106,9 +108,9 @@ def _owner(trace: Trace) -> KeyOwner:
     return trace.caller.owner
 
 
-def _note(outcome: Admitted | Refused, trace: Trace) -> Admitted | Refused:
+def _note(outcome: Admitted | Refused, trace: Trace, *, was_held: bool) -> Admitted | Refused:
     if isinstance(outcome, Refused):
-        trace.is_held = outcome.may_be_held
+        trace.is_held = outcome.may_be_held or was_held
     else:
         trace.admitted = outcome
         trace.admitted_at = datetime.fromtimestamp(outcome.admitted_ms / 1000, UTC)

@@ -223,6 +223,8 @@ class Gateway:
             return
         if self.admissions.has_rules(department_id, team_id):
             self.admissions.end(to_end_frame(entry, body))
+        else:
+            self.admissions.forget(str(entry.request_id))
 
     def record_begin(self, trace: Trace, reserve: Usage) -> None:
         """Append, before the backend is called, how the request is to stand if this process dies meanwhile.

@@ -229,6 +229,7 @@ def test_counters_that_are_lost_are_made_anew_from_the_ledger(
     product: Product, simulator: Simulator, valkey: EmbeddedValkey, hurt: str
 ) -> None:
     caller = make_spender(simulator, product)
+    rebuilds = scrape(product).sum("gateway_counters_rebuilds_total")
     held = threading.Thread(target=lambda: CHAT.ask(product, caller, simulator={"first_byte_s": 1.0}))
     held.start()
     wait_for(lambda: simulator.open_calls() > 0, "a call under way")
@@ -238,6 +239,7 @@ def test_counters_that_are_lost_are_made_anew_from_the_ledger(
     assert time.monotonic() - started < 5
     held.join()
     wait_until_counted(valkey, caller)
+    assert scrape(product).sum("gateway_counters_rebuilds_total") > rebuilds
     spent = UsageRecord.objects.filter(team_id=caller.team.pk, attempts=1).count()
     assert spent >= 3
 

@@ -3,7 +3,8 @@
 import re
 
 from gateway_site.home import BASE_DIR
-from tests.factories import make_caller
+from teams.models import Team
+from tests.factories import make_caller, make_limit
 from tests.metrics import Scrape, scrape
 from tests.processes import Product, Simulator
 from tests.test_metrics import call
@@ -20,6 +21,10 @@ def test_every_expression_of_the_guide_names_what_exists(product: Product, simul
     caller = make_caller(simulator.base_url, product)
     call(product, caller)
     call(product, caller, simulator={"status": 500})
+    Team.objects.filter(pk=caller.team.pk).update(max_queue_s=1)
+    make_limit(team=caller.team, amount=1)
+    product.wait_for_configuration()
+    assert [call(product, caller).status_code for _ in range(2)] == [200, 429]  # room would come too late
     now = scrape(product)
     expressions = "\n".join(
         line

@@ -72,9 +72,9 @@ class Slow:
 class Waiter:
     """A call on a connection of its own, so that its caller can leave."""
 
-    def __init__(self, product: Product, caller: Caller, *, stream: bool = False) -> None:
+    def __init__(self, product: Product, caller: Caller, *, stream: bool = False, **fields: Any) -> None:
         self.marker = unique("waiter")
-        content = json.dumps({"model": caller.model, "stream": stream, **CHAT.content}).encode()
+        content = json.dumps({"model": caller.model, "stream": stream, **CHAT.content} | fields).encode()
         head = (
             f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {caller.secret}\r\n"
             f"X-Client-Request-Id: {self.marker}\r\nContent-Length: {len(content)}\r\n\r\n"
@@ -214,6 +214,41 @@ def test_a_plain_call_that_waited_is_finished_when_its_caller_leaves(
     wait_for(lambda: simulator.open_calls() > 0 or waiter_is_done(waiter), "its call")
     waiter.leave()
     assert waiter.record().status == "completed"
+
+
+def test_who_leaves_a_stream_that_waited_ends_it(product: Product, simulator: Simulator) -> None:
+    caller = make_waiting(simulator, product, max_queue_s=30)
+    endless = {"output_tokens": 1_000, "between_chunks_s": 0.1}
+    with Slow(product, simulator, caller, 0.5):
+        waiter = Waiter(product, caller, stream=True, simulator=endless)
+        Queue(caller).wait_for(1)
+    wait_for(lambda: simulator.open_calls() > 0, "its call")
+    waiter.leave()
+    row = waiter.record()
+    assert (row.status, row.attempts) == ("client_left", 1)
+
+
+def test_a_bound_that_the_budget_refuses_after_the_wait_is_counted(
+    product: Product, simulator: Simulator
+) -> None:
+    """A prompt of 3,000 bytes and some 400 tokens: there is room for its bound at first, then for its count only."""
+    caller = make_waiting(simulator, product, max_queue_s=30)
+    Budget.objects.create(team=caller.team, unit="tokens", period="day", amount=5_000)
+    product.wait_for_configuration()
+    usage = {"prompt_tokens": 3, "completion_tokens": 2_900, "total_tokens": 2_903}
+    long: Any = {"messages": [{"role": "user", "content": "waiting " * 375}], "max_tokens": 10}
+    answers: list[httpx.Response] = []
+    slow: Any = {"max_tokens": 1_000, "simulator": {"first_byte_s": 1.0, "usage": usage}}
+    first = threading.Thread(target=lambda: CHAT.ask(product, caller, **slow))
+    first.start()
+    wait_for(lambda: simulator.open_calls() > 0, "the slow call")
+    second = threading.Thread(target=lambda: answers.append(CHAT.ask(product, caller, **long)))
+    second.start()
+    Queue(caller).wait_for(1)
+    first.join()
+    second.join()
+    assert answers[0].status_code == 200, answers[0].text
+    assert "x-gateway-queue-wait-ms" in answers[0].headers
 
 
 def waiter_is_done(waiter: Waiter) -> bool:

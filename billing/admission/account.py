@@ -231,7 +231,8 @@ class Account:
 
     def applies(self, frame: EndFrame) -> bool:
         """Whether a rule counts the call that ended."""
-        return bool(self.book.plan(frame.call, frame.admitted_ms // 1000).rules)
+        may_be_held = frame.rid in self._not_before
+        return may_be_held or bool(self.book.plan(frame.call, frame.admitted_ms // 1000).rules)
 
     def end(self, frame: EndFrame) -> None:
         """A call has ended, and its frame is in the spool. Tell every account of the worker."""
@@ -315,6 +316,8 @@ class Account:
             return self.standing
         if self._epoch != marker.n:
             yield from self._declare(marker.n, now_ms)
+            if self.book.epoch != marker.n:  # the rules changed meanwhile
+                return self.standing
             self._has_gap = True
         if self._has_gap:
             try:
@@ -342,7 +345,8 @@ class Account:
 
     def is_open_at(self, marker: Marker) -> bool:
         """Whether the store still has the counters that this account is open for."""
-        return marker.n == self._epoch and marker.is_of_this_run and marker.state == READY
+        is_ours = marker.n == self._epoch == self.book.epoch
+        return is_ours and marker.is_of_this_run and marker.state == READY
 
     def _may_speak(self, marker: Marker) -> bool:
         if marker.n > self.book.epoch:
@@ -405,6 +409,8 @@ def _read_refusal(ask: Ask, plan: Plan, reply: list[int]) -> Refused:
 def _read_extend_refusal(more: Amounts, plan: Plan, code: int, now_ms: int, rest: list[Any]) -> Refused:
     """The counter that refused is told by its name."""
     name, counted, used, reserved, _ = rest
+    if name.decode() not in plan.names:  # its rule was deleted, which the store learns with the next epoch
+        return AWAY_STORE
     index = plan.names.index(name.decode())
     rule = plan.rules[index]
     assert isinstance(rule, Budget)  # noqa: S101 - only budgets are asked

@@ -31,6 +31,7 @@ RunInThread = Callable[[Callable[[], Result]], Awaitable[Result]]
 _TRIES = 3  # a window that ends and an epoch that ends, in one admission
 _OPEN_S = 4.0  # how long a call waits for counters that are being made anew: longer than that usually takes
 _RECONNECT_S = (0.02, 0.5)  # the first pause, and the longest
+_STABLE_S = 1.0
 _RENEW_S = 0.05
 _LOOK_AT = 50  # idle departments in each beat
 _RENEW_AT_ONCE = 4
@@ -90,6 +91,7 @@ class _Question:
     def take(self, reply: Reply | StoreLost) -> None:
         account = self._desk.account
         self._desk.under_way -= 1
+        was_open = self._ask.rid in account.holds
         if isinstance(reply, StoreLost):
             if reply.was_sent:
                 account.admission_lost(self._ask, self._now_ms)
@@ -102,7 +104,7 @@ class _Question:
                 self._owner.clock.learn(reply[1])
         if not self.outcome.done():
             self.outcome.set_result(outcome)
-        else:  # the caller has left: the end of the call is recorded, or will be in this moment
+        elif not was_open:  # the caller has left: the end of the call is recorded, or will be in this moment
             account.holds.pop(self._ask.rid, None)
         if account.standing is not Standing.OPEN:
             self._owner.renew(self._desk)
@@ -334,13 +336,17 @@ class Admissions:
 
     def end(self, frame: EndFrame) -> None:
         """A call has ended and `frame` is in the spool; it is booked in the next turn of the loop."""
-        self._holds.pop(frame.rid, None)
+        was_held = self._holds.pop(frame.rid, None) is not None
         desk, other = self._desks.get(frame.call.department_id), self._of_team.get(frame.call.team_id)
         for each in (desk,) if other is desk else (desk, other):  # a team that has moved counts on both sides
-            if each is not None and each.account.applies(frame):
+            if each is not None and (was_held or each.account.applies(frame)):
                 each.account.end(frame)
                 self._ended.add(each)
                 self._schedule()
+
+    def forget(self, rid: str) -> None:
+        """A call has ended that nothing counts any more."""
+        self._holds.pop(rid, None)
 
     def has_rules(self, department_id: int, team_id: int) -> bool:
         """Whether anything counts the calls of a team, which were the department's when they were admitted."""
@@ -350,10 +356,10 @@ class Admissions:
         return self.clock.now_ms() + self._longest_call_ms + _AFTER_DEADLINE_MS
 
     async def _question(self, desk: _Desk, ask: Ask, patience: Patience) -> Admitted | Refused | Again:
-        now_ms = self.clock.now_ms()
-        plan = desk.account.plan(ask, now_ms)
         if not self._wire.is_open and not await self._is_connected_soon():
             return AWAY_STORE
+        now_ms = self.clock.now_ms()
+        plan = desk.account.plan(ask, now_ms)
         question = _Question(self, desk, ask, plan, now_ms, self._deadline_ms(), patience)
         self._questions.append((desk, question))
         self._schedule()
@@ -418,7 +424,9 @@ class Admissions:
         desk.line.wake()
         if account.standing not in (Standing.OPEN, Standing.DECLARED):
             self.renew(desk)
-        elif account.pending and not account.is_halted and not isinstance(reply, StoreLost):
+        elif (
+            account.pending and isinstance(reply, list) and reply[0] >= 0
+        ):  # others are tried again by and by
             self._ended.add(desk)
             self._schedule()
 
@@ -426,6 +434,8 @@ class Admissions:
 
     def renew(self, desk: _Desk) -> None:
         """Bring the department's account back to where it may admit, unless that is under way."""
+        if self._desks.get(desk.account.department_id) is not desk:  # its rules are gone
+            return
         if desk.opened.is_set():
             desk.opened.clear()
             desk.closed_at = time.monotonic()
@@ -513,9 +523,14 @@ class Admissions:
                 continue
             if was_away:
                 logger.warning("The store of the counters is back.")
-            pause, was_away = _RECONNECT_S[0], False
+            was_away, began = False, time.monotonic()
             await self._wire_is_back()
             await self._wire_lost.wait()
+            if time.monotonic() - began > _STABLE_S:
+                pause = _RECONNECT_S[0]
+            else:  # a server that takes connections and nothing else
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, longest)
 
     async def _wire_is_back(self) -> None:
         self._wire_lost.clear()
@@ -530,20 +545,25 @@ class Admissions:
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(BEAT_MS / 1000)
-            with contextlib.suppress(StoreLost):
+            try:
                 (reply,) = await self._wire.exchange([self._commands.beat(self._spool, LEASE_MS)])
                 if not isinstance(reply, StoreRefused):
                     self.clock.learn(reply[1])
                 await self._look_around()
+            except StoreLost:
+                continue
+            except Exception:  # a worker that does not beat is taken for dead
+                logger.exception("A worker could not look after its counters.")
 
     async def _look_around(self) -> None:
         """See whether counters that nobody has asked for lately are still there, some in each beat, in turn.
 
         Few are made anew at a time, so that those that callers wait for come first. Raises StoreLost.
         """
-        for _ in range(min(_LOOK_AT, len(self._desks))):
-            number, desk = next(iter(self._desks.items()))
-            self._desks[number] = self._desks.pop(number)  # the last in the next round
+        for number, desk in list(self._desks.items())[:_LOOK_AT]:
+            if self._desks.pop(number, None) is not desk:  # its rules are gone
+                continue
+            self._desks[number] = desk  # the last in the next round
             if desk.renewal is not None or desk.account.standing is not Standing.OPEN:
                 continue
             (reply,) = await self._wire.exchange([self._commands.status(number, self._spool)])

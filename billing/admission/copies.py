@@ -1,5 +1,6 @@
 """Copies of records in the store, which live until the ledger holds them: so a lost disk loses no booked record."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from billing.admission.holds import in_pieces
 from billing.admission.links import Exchange, Reply, StoreLost, StoreRefused
 from billing.admission.rebuild import Leases
 from billing.ledger_rows import Head, read_head
+
+logger = logging.getLogger(__name__)
 
 _PIECE = 500
 _SAMPLES = "20"  # of a hash, whose size is reckoned by them
@@ -58,7 +61,13 @@ class Copies:
 
         Says how many were brought. Raises StoreLost, and Django's errors while PostgreSQL is away.
         """
-        return sum(self._tidy(number, leases) for number in self._count(department_ids))
+        brought = 0
+        for number in self._count(department_ids):
+            try:
+                brought += self._tidy(number, leases)
+            except ValueError:  # a copy of another release; other departments go on
+                logger.exception("Copies of records cannot be read.", extra={"department": number})
+        return brought
 
     def weigh(self, department_ids: Sequence[int]) -> Weight:
         """All copies of these departments together. Raises StoreLost."""

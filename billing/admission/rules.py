@@ -165,6 +165,7 @@ class RuleBook:
     team_ids: frozenset[int] = frozenset()
     _plans: dict[Dimensions, Plan] = field(default_factory=dict, repr=False, compare=False)
     _by_owner: Mapping[tuple[Scope, int], tuple[Rule, ...]] = field(init=False, repr=False, compare=False)
+    _names_users: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Sort the rules by owner."""
@@ -173,6 +174,7 @@ class RuleBook:
             place = rule.owner.scope, rule.owner.id
             by_owner[place] = (*by_owner.get(place, ()), rule)
         self._by_owner = by_owner
+        self._names_users = any(rule.end_user for rule in self.rules)
 
     def says_as(self, other: "RuleBook") -> bool:
         """Whether both say the same, also to the refused, who are told the owners' names."""
@@ -196,6 +198,8 @@ class RuleBook:
 
     def plan(self, call: Dimensions, moment_s: int) -> Plan:
         """The plan for a call at `moment_s`; kept, as callers come again."""
+        if call.end_user and not self._names_users:  # else any caller could make as many plans as names
+            call = msgspec.structs.replace(call, end_user="")
         plan = self._plans.get(call)
         if plan is None or not plan.start <= moment_s < plan.end:
             if len(self._plans) >= _MOST_PLANS:

@@ -21,7 +21,8 @@ logger = logging.getLogger(__name__)
 Taker = Callable[[Reply | StoreLost], None]
 _CONNECT_S = 1.0
 _LAST_CHANCE_S = 0.005
-_REFUSAL = b"NOSCRIPT"  # the one error after which the connection is made anew: that loads the scripts
+# Errors after which the connection is made anew: that loads the scripts, or finds the server that may be written to.
+_DISQUALIFYING = ("NOSCRIPT", "READONLY", "MASTERDOWN", "LOADING")
 
 
 class Wire:
@@ -171,8 +172,8 @@ class _Protocol(asyncio.Protocol):
             self.abort()
 
     def _take(self, reply: Any) -> None:
-        if isinstance(reply, StoreRefused) and str(reply).startswith(_REFUSAL.decode()):
-            reply = StoreLost("the store does not know our scripts", was_sent=False)
+        if isinstance(reply, StoreRefused) and str(reply).startswith(_DISQUALIFYING):
+            reply = StoreLost(str(reply), was_sent=False)
             self._loop.call_soon(self.abort)
         taker = self._takers.popleft()
         batch = self._batches[0]
@@ -180,7 +181,10 @@ class _Protocol(asyncio.Protocol):
         if not batch[1]:
             self._batches.popleft()
             self.on_answered(self._loop.time() + self._limit_s - batch[0])
-        taker(reply)
+        try:
+            taker(reply)
+        except Exception:  # the replies to others must not be lost with this one
+            logger.exception("A reply of the store could not be taken.")
 
     def _look(self) -> None:
         """Look at the oldest batch: one timer serves all."""

@@ -11,6 +11,7 @@ from billing.admission.account import LIMIT_MS, Account, Admitted, Standing, Ste
 from billing.admission.commands import Command
 from billing.admission.holds import Amounts, Ask, EndFrame, Hold
 from billing.admission.links import StoreLost
+from billing.admission.refusals import Refused
 from billing.admission.rules import Budget, Dimensions, Owner, RuleBook, Scope, Unit
 from billing.admission.windows import Period
 from tests.admission.desk import NEVER, Desk
@@ -160,3 +161,32 @@ def test_nothing_is_said_in_an_epoch_whose_rules_are_gone(bureau: Bureau) -> Non
     bureau.end("r1", 200)
     bureau.drive(bureau.account.settle())
     assert bureau.account.pending
+
+
+def test_rules_that_change_while_calls_are_declared_do_not_open_the_epoch_before_them(bureau: Bureau) -> None:
+    bureau.admit("r1", 300)
+    bureau.new_epoch()
+    desk, account = bureau.desk, bureau.account
+    day = Budget(2, Owner(Scope.TEAM, TEAM), Unit.MONEY, Period.DAY, 100)
+    later = RuleBook(desk.department_id, desk.epoch + 1, ZoneInfo("UTC"), (BUDGET, day), frozenset({TEAM}))
+
+    def learn(commands: list[Command]) -> bool:
+        if commands[0].script == "declare":
+            account.learn(later)
+        return False
+
+    assert bureau.drive(account.renew(NOON_MS), learn) is Standing.LOST
+
+
+def test_a_deleted_budget_that_refuses_more_is_no_error(bureau: Bureau) -> None:
+    desk, account = bureau.desk, bureau.account
+    day = Budget(2, Owner(Scope.TEAM, TEAM), Unit.MONEY, Period.DAY, 400)
+    before = account.book
+    account.learn(RuleBook(desk.department_id, desk.epoch, ZoneInfo("UTC"), (BUDGET, day), frozenset({TEAM})))
+    bureau.admit("r1", 300)
+    hold = account.holds["r1"]
+    account.learn(before)  # the day's budget is deleted, which makes no new epoch
+    (reply,) = desk.link.exchange([account.extend(hold, Amounts(600), desk.time_ms())])
+    refused = account.extended(hold, Amounts(600), reply)
+    assert isinstance(refused, Refused)
+    assert refused.is_away

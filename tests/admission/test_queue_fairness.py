@@ -6,7 +6,7 @@ import os
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, closing
 
 import pytest
@@ -36,7 +36,7 @@ WORKERS = 3
 class _NoFrames:
     """The epoch never changes here: nothing is sent again."""
 
-    def after(self, seq: int, department_id: int) -> Iterable[EndFrame]:
+    def after(self, seq: int, concerns: Callable[[Dimensions], bool]) -> Iterable[EndFrame]:
         return []
 
 

@@ -54,7 +54,7 @@ end
 -- What those who stand before this call at a rule ask for.
 local function asked_before(index, kind, name, ask)
   local asked = 0
-  if anybody_waits then
+  if anybody_waits and redis.call('EXISTS', prefix .. 'q:' .. name) == 1 then
     places[index] = find_place(kind, name, ask)
     asked = places[index].asked_before -- rule: no-overtaking
   end
