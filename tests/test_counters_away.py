@@ -51,7 +51,7 @@ def make_spender(simulator: Simulator, product: Product, **fields: Any) -> Calle
     Team.objects.filter(pk=caller.team.pk).update(**fields)
     Budget.objects.create(team=caller.team, unit="money", period="year", amount=10**9)
     product.wait_for_configuration()
-    assert CHAT.ask(product, caller).status_code == 200
+    wait_for(lambda: CHAT.ask(product, caller).status_code == 200, "counters that are open")
     return caller
 
 
