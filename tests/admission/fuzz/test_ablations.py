@@ -59,7 +59,8 @@ def bench() -> Iterator[Bench]:
         yield made
 
 
-# The simulation neither waits in queues nor extends: test_queue_scripts.py and test_extend.py switch these off.
+# The simulation neither waits in queues nor extends: test_queue_scripts.py switches those of queues off, and
+# test_extend.py has the case of a counter that is gone.
 TRIED_ALONE = {
     *("lost-extend", "no-overtaking", "queue-bound", "stands-where-refused", "ticket-lease", "turn-given-up"),
 }
