@@ -6,7 +6,7 @@ from gateway_site.home import BASE_DIR
 from teams.models import Team
 from tests.factories import make_caller, make_limit
 from tests.metrics import Scrape, scrape
-from tests.processes import Product, Simulator
+from tests.processes import Product, Simulator, wait_for
 from tests.test_metrics import call
 
 _METRIC = re.compile(r"\b((?:gateway|process)_[a-z_]+)(?:\{([^}]*)\})?")
@@ -17,6 +17,10 @@ def labels_of(now: Scrape, name: str) -> set[str]:
     return {label for sample in now.samples if sample.name == name for label in sample.labels}
 
 
+def _has_waited(product: Product) -> bool:
+    return bool(scrape(product).each("gateway_queue_wait_seconds_bucket"))
+
+
 def test_every_expression_of_the_guide_names_what_exists(product: Product, simulator: Simulator) -> None:
     caller = make_caller(simulator.base_url, product)
     call(product, caller)
@@ -25,6 +29,8 @@ def test_every_expression_of_the_guide_names_what_exists(product: Product, simul
     make_limit(team=caller.team, amount=1)
     product.wait_for_configuration()
     assert [call(product, caller).status_code for _ in range(2)] == [200, 429]  # room would come too late
+    # The team's wish to wait reaches the gateway by another way than the limit.
+    wait_for(lambda: call(product, caller) and _has_waited(product), "a call that wanted to wait")
     now = scrape(product)
     expressions = "\n".join(
         line
