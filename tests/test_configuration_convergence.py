@@ -20,7 +20,7 @@ PREFIX = unique("cv")
 SECRETS = [generate_key() for _ in range(2)]
 COMING = "2040-01-01"
 FEW = settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
-MANY = settings(FEW, max_examples=150)
+MANY = settings(FEW, max_examples=60)
 
 
 def name(word: str, number: int) -> str:

@@ -35,6 +35,7 @@ def main() -> int:
     )
     parser.add_argument("--per-second", type=float, default=200.0, help="requests, over two gateways")
     parser.add_argument("--scene", action="append", help="only scenes whose name contains this")
+    parser.add_argument("--slack", type=float, default=1.0, help="times the time in which it must recover")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     options = parser.parse_args()
     say(f"Seed {options.seed}, {options.per_second:.0f} requests per second.")
@@ -42,7 +43,7 @@ def main() -> int:
         from tests.chaos.scenes import SCENES
 
         wanted = [scene for scene in SCENES if is_wanted(scene.name, options.scene)]
-        wrong = [scene.name for scene in wanted if not shows(stage, scene, options.per_second, options.seed)]
+        wrong = [scene.name for scene in wanted if not shows(stage, scene, options)]
         for log in sorted(stage.folder.glob("*.log")) if wrong else ():
             say(f"--- {log.name}\n{log.read_text(errors='replace')[-2000:]}")
     say(f"{len(wanted) - len(wrong)} of {len(wanted)} scenes ended with right books.")
@@ -54,10 +55,10 @@ def is_wanted(name: str, parts: list[str] | None) -> bool:
     return not parts or any(part in name for part in parts)
 
 
-def shows(stage: Stage, scene: Any, per_second: float, seed: int) -> bool:
+def shows(stage: Stage, scene: Any, options: argparse.Namespace) -> bool:
     """Play a scene and say what it showed; whether its books were right."""
     try:
-        line = play(stage, scene, per_second, seed)
+        line = play(stage, scene, options)
     except AssertionError as error:
         say(f"WRONG  {scene.name}: {error}")
         return False
@@ -65,7 +66,7 @@ def shows(stage: Stage, scene: Any, per_second: float, seed: int) -> bool:
     return True
 
 
-def play(stage: Stage, scene: Any, per_second: float, seed: int) -> Line:
+def play(stage: Stage, scene: Any, options: argparse.Namespace) -> Line:
     """One scene under load, and its books. Raises AssertionError."""
     from django.db import connection
 
@@ -76,7 +77,7 @@ def play(stage: Stage, scene: Any, per_second: float, seed: int) -> Line:
 
     callers = make_callers(stage)
     since_id = last_served_id(stage)
-    with Crowd(stage.urls, [caller.spender for caller in callers], per_second, seed) as crowd:
+    with Crowd(stage.urls, [caller.spender for caller in callers], options.per_second, options.seed) as crowd:
         time.sleep(_WARM_S)
         scene.play(stage)
         ended = time.monotonic()
@@ -88,7 +89,7 @@ def play(stage: Stage, scene: Any, per_second: float, seed: int) -> Line:
     told = dict(crowd.outcomes())
     strange = told.keys() - ALWAYS - scene.allowed
     assert not strange, f"callers were told {strange}: {told}"
-    assert recovery_s <= scene.recovery_s, f"recovered only after {recovery_s:.1f} s: {told}"
+    assert recovery_s <= scene.recovery_s * options.slack, f"recovered only after {recovery_s:.1f} s: {told}"
     teams = [caller.team_id for caller in callers]
     books = read_books(stage, since_id, teams)
     check_counters(stage)
