@@ -7,7 +7,6 @@ import pytest
 
 from gateway_site.home import BASE_DIR
 
-
 # Times are for `make chaos` on a quiet machine; here it is the books that count.
 NAMES = ("nothing", "kill -9", "empty the store", "old snapshot", "pause the store", "everything")
 SCENES = [word for name in NAMES for word in ("--scene", name)]
