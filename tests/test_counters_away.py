@@ -27,6 +27,8 @@ from tests.metrics import scrape
 from tests.processes import Processes, Product, Simulator, wait_for
 from tests.routes import CHAT
 
+pytestmark = pytest.mark.slow  # each hurts a store and waits for what follows
+
 
 @pytest.fixture(scope="module")
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]:
