@@ -64,6 +64,19 @@ class _Desk:
         self.closed_at = time.monotonic()  # since when it is not open, if it is not
         self.renewal: asyncio.Task[None] | None = None
         self.line = Line()
+        self._said = ""
+
+    def say(self, what: str, error: Exception) -> None:
+        """Log why the counters are closed: once, however often that is tried again."""
+        if repr(error) != self._said:
+            self._said = repr(error)
+            number = self.account.department_id
+            logger.error("The counters of department %d %s: %r", number, what, error)
+
+    def open(self) -> None:
+        """The counters can be used again."""
+        self._said = ""
+        self.opened.set()
 
 
 class _Question:
@@ -424,9 +437,8 @@ class Admissions:
         desk.line.wake()
         if account.standing not in (Standing.OPEN, Standing.DECLARED):
             self.renew(desk)
-        elif (
-            account.pending and isinstance(reply, list) and reply[0] >= 0
-        ):  # others are tried again by and by
+        elif account.pending and isinstance(reply, list) and reply[0] >= 0:
+            # What was not booked is tried again by and by (_keep_house).
             self._ended.add(desk)
             self._schedule()
 
@@ -448,7 +460,7 @@ class Admissions:
         finally:
             desk.renewal = None
         if desk.account.standing is Standing.OPEN:
-            desk.opened.set()
+            desk.open()
             self._ended.add(desk)
             self._schedule()
 
@@ -467,13 +479,9 @@ class Admissions:
                 elif standing is Standing.DECLARED:
                     await self._run_in_thread(lambda: self._open(account))
             except (StoreLost, RebuildFailed) as error:
-                logger.warning(
-                    "The counters of department %d are not open yet: %s", account.department_id, error
-                )
+                desk.say("are not open yet", error)
             except Exception as error:  # noqa: BLE001 - the edge of a task, which must not end before it is done
-                logger.error(
-                    "The counters of department %d cannot be made anew: %r", account.department_id, error
-                )
+                desk.say("cannot be made anew", error)
                 await asyncio.sleep(_RENEW_S * 4)
             await asyncio.sleep(_RENEW_S)
 

@@ -20,9 +20,8 @@ from billing.admission.refusals import Refused
 from billing.admission.rules import Limit, Rate, Rule
 
 _PAUSE_S = (0.05, 0.1)
-_LONGEST_PAUSE_S = (
-    0.8  # with an answer of the store within its 250 ms, well below the two seconds of a ticket
-)
+# With an answer of the store within its 250 ms, well below the two seconds of a ticket.
+_LONGEST_PAUSE_S = 0.8
 _PLACES_PER_STEP = 8  # who stands further behind asks less often
 _PAUSE_WHILE_AWAY_S = 0.25
 

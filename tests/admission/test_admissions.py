@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import redis
+from django.db import OperationalError
 
 from billing.admission.account import Admitted
 from billing.admission.admissions import Admissions
@@ -159,3 +160,23 @@ def test_a_store_that_refuses_to_write_is_not_asked_in_a_loop(valkey: EmbeddedVa
         await admissions.close()
 
     run(valkey.url(), play)
+
+
+def test_why_counters_stay_closed_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    async def play(worker: Worker) -> None:
+        async def away(query: Callable[[], Any]) -> Any:
+            raise OperationalError("the database is away")
+
+        await worker.change(worker.budget)
+        book = await worker.book()
+        admissions = worker.make()
+        admissions._run_in_thread = away
+        await admissions.start({worker.department_id: book})
+        await asyncio.sleep(1.5)  # in which it is tried several times
+        assert admissions.closed_departments == [worker.department_id]
+        await admissions.close()
+
+    run(os.environ["REDIS_URL"], play)
+    said = [line for line in caplog.messages if "cannot be made anew" in line]
+    assert len(said) == 1
+    assert "the database is away" in said[0]
