@@ -113,6 +113,16 @@ class Status(models.TextChoices):
     ABANDONED = "abandoned", "The gateway's process died during the call"
 
 
+def _cost_is_sum() -> Q:
+    """The cost is that of its kinds, to the nano-dollar."""
+    return Q(
+        cost_nanousd=F("input_cost_nanousd")
+        + F("cached_input_cost_nanousd")
+        + F("cache_write_cost_nanousd")
+        + F("output_cost_nanousd")
+    )
+
+
 class UsageRecord(models.Model):
     """The ledger: one row per request, appended by the shipper, never changed. Only refusals that come in
     floods share rows, which say how many they stand for.
@@ -187,12 +197,7 @@ class UsageRecord(models.Model):
         ordering = ["-request_id"]
         constraints = [
             models.CheckConstraint(
-                condition=Q(
-                    cost_nanousd=F("input_cost_nanousd")
-                    + F("cached_input_cost_nanousd")
-                    + F("cache_write_cost_nanousd")
-                    + F("output_cost_nanousd")
-                ),
+                condition=_cost_is_sum(),
                 name="usagerecord_cost_is_sum",
             ),
             models.CheckConstraint(
@@ -273,12 +278,7 @@ class UsageCorrection(models.Model):
         ordering = ["-request_id"]
         constraints = [
             models.CheckConstraint(
-                condition=Q(
-                    cost_nanousd=F("input_cost_nanousd")
-                    + F("cached_input_cost_nanousd")
-                    + F("cache_write_cost_nanousd")
-                    + F("output_cost_nanousd")
-                ),
+                condition=_cost_is_sum(),
                 name="usagecorrection_cost_is_sum",
             ),
             models.CheckConstraint(

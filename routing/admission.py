@@ -71,8 +71,9 @@ async def admit(gateway: Gateway, call: Call, request: Request, model: ServedMod
 async def _admit(gateway: Gateway, ask: Ask, trace: Trace) -> Admitted | Refused:
     owner, was_held = _owner(trace), trace.is_held
     trace.is_held = True  # until we know better: if we are cancelled meanwhile, the end must be booked
-    patience = Patience(weight=_WEIGHTS[Priority(owner.priority)])
-    outcome = await gateway.admissions.admit(ask, may_go_uncounted=owner.may_go_uncounted, patience=patience)
+    outcome = await gateway.admissions.admit(
+        ask, may_go_uncounted=owner.may_go_uncounted, patience=_patience(owner)
+    )
     return _note(outcome, trace, was_held=was_held)
 
 
@@ -82,11 +83,7 @@ async def _wait(
     """Wait for room; who leaves meanwhile cancels the task, also of a plain call."""
     owner, stay, was_held = _owner(trace), Stay(), trace.is_held
     trace.stay, trace.is_held = stay, True
-    patience = Patience(
-        wait_ms=owner.max_queue_s * 1000,
-        weight=_WEIGHTS[Priority(owner.priority)],
-        places=gateway.options.queue_team,
-    )
+    patience = replace(_patience(owner), wait_ms=owner.max_queue_s * 1000, places=gateway.options.queue_team)
     client.cancel_when_gone()
     try:
         outcome = await gateway.admissions.wait(
@@ -101,6 +98,11 @@ async def _wait(
         client.stop_watching()
         gateway.metrics.count_stay(owner.team, stay)
     return _note(outcome, trace, was_held=was_held)
+
+
+def _patience(owner: KeyOwner) -> Patience:
+    """Of a call that does not wait, which still stands behind those of more weight that do."""
+    return Patience(weight=_WEIGHTS[Priority(owner.priority)])
 
 
 def _owner(trace: Trace) -> KeyOwner:
