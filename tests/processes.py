@@ -75,11 +75,15 @@ class Simulator:
 
     def served(self, request_id: str, *, wait: int = 1) -> list[dict[str, Any]]:
         """The calls that arrived with this x-request-id; waits up to 10 s for `wait` of them to end."""
-        response = httpx.get(
-            f"{self.url}/simulator/served", params={"request_id": request_id, "wait": wait}, timeout=15
-        )
-        calls: list[dict[str, Any]] = response.json()["calls"]
-        return calls
+        ends = time.monotonic() + 10
+        while True:  # the simulator itself waits for a number of calls in all, whoever made them
+            response = httpx.get(
+                f"{self.url}/simulator/served", params={"request_id": request_id}, timeout=15
+            )
+            calls: list[dict[str, Any]] = response.json()["calls"]
+            if len(calls) >= wait or time.monotonic() > ends:
+                return calls
+            time.sleep(0.02)
 
     def open_calls(self) -> int:
         """How many calls are under way."""

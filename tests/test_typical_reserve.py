@@ -151,7 +151,9 @@ def test_a_long_stream_is_cut_when_its_budget_ends(
     simulator: Simulator, product: Product, ask: Streams, fields: dict[str, Any]
 ) -> None:
     caller = make_spender(simulator, product, 3_000)
-    answer = ask.one(caller, simulator={"output_tokens": 6_000}, **fields)
+    # Slowly enough for the end not to be in the network's buffers before the cut.
+    slowly = {"output_tokens": 6_000, "frames_per_write": 20, "between_chunks_s": 0.01}
+    answer = ask.one(caller, simulator=slowly, **fields)
     assert (answer.status, answer.is_done) == (200, False)
     assert answer.error is not None
     assert (answer.error["type"], answer.error["code"]) == (
