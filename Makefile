@@ -27,7 +27,7 @@ run: packages ## Start everything on http://127.0.0.1:8000 (PORT=9000 make run f
 	@exec $(PY) -m gateway_site.run
 
 test: packages-dev ## Run the tests (ARGS="-k name" to choose, ARGS="-n0 tests/test_x.py" for one process)
-	@$(PY) -m pytest -m "not slow" -n 2 --dist loadfile $(ARGS)
+	@$(PY) -m pytest -m "not slow" -n 3 --dist loadfile $(ARGS)
 
 test-slow: packages-dev ## Run the long scenarios
 	@$(PY) -m pytest -m slow $(ARGS)

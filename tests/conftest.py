@@ -11,14 +11,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from httpx._transports import default as httpx_transport
+from psycopg import sql
 
 from gateway_site.embedded import APP_ROLE, OWNER_ROLE, EmbeddedPostgres, EmbeddedValkey
 from gateway_site.home import new_secrets
 from tests.crawl import crawl
 from tests.log_lines import unreadable_logs
-from tests.processes import PROCESSES, Processes, Product, Simulator, free_ports, manage
+from tests.processes import PROCESSES, Processes, Product, Simulator, free_ports
 
 # Where it is set, each of the many processes that tests start would compile the whole product anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -30,6 +32,7 @@ httpx_transport.create_ssl_context = functools.cache(httpx_transport.create_ssl_
 BACKEND_PORTS = free_ports(12)
 
 
+_MIGRATED = "gateway_migrated"
 _FINDINGS = pytest.StashKey[list[str]]()  # what is wrong with what the run left
 
 
@@ -65,6 +68,25 @@ class _Services:
             }
         )
 
+    def keep_as_migrated(self) -> None:
+        """Keep the migrated, still empty database as what others are copied from."""
+        from django.db import connections
+
+        connections.close_all()  # a database that somebody uses cannot be copied
+        self._copy_database("gateway", _MIGRATED)
+
+    def make_database(self, name: str) -> dict[str, str]:
+        """An empty, migrated database; returns what puts a process on it."""
+        self._copy_database(_MIGRATED, name)
+        urls = (self.postgres.url(role, name) for role in (APP_ROLE, OWNER_ROLE))
+        return dict(zip(("DATABASE_URL", "DATABASE_OWNER_URL"), urls, strict=True))
+
+    def _copy_database(self, source: str, name: str) -> None:
+        parts = (sql.Identifier(part) for part in (name, OWNER_ROLE, source))
+        with psycopg.connect(self.postgres.url("postgres", "postgres"), autocommit=True) as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE {}").format(*parts))
+        self.postgres.create_database(name)  # it exists, and is given its roles' rights
+
     def stop(self) -> None:
         self.valkey.stop()
         self.postgres.stop()
@@ -86,6 +108,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     django.setup()
     settings.PASSWORD_HASHERS = ["tests.hashers.QuickHasher"]
     call_command("migrate", verbosity=0)
+    _services.keep_as_migrated()
 
 
 def _only_distributes(config: pytest.Config) -> bool:
@@ -180,15 +203,7 @@ def product(processes: Processes) -> Iterator[Product]:
 @pytest.fixture(scope="session")
 def make_database() -> Callable[[str], dict[str, str]]:
     """Makes an empty, migrated database; returns what puts a process on it."""
-
-    def make(name: str) -> dict[str, str]:
-        _services.postgres.create_database(name)
-        urls = (_services.postgres.url(role, name) for role in (APP_ROLE, OWNER_ROLE))
-        environment = dict(zip(("DATABASE_URL", "DATABASE_OWNER_URL"), urls, strict=True))
-        manage(["migrate", "--verbosity", "0"], environment)
-        return environment
-
-    return make
+    return _services.make_database
 
 
 @pytest.fixture

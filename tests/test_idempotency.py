@@ -217,6 +217,7 @@ def test_a_call_whose_caller_left_is_finished_and_told_to_who_comes_again(
     assert (again.status_code, is_replay(again)) == (200, True)
 
 
+@pytest.mark.slow  # the mark lapses after fifteen seconds
 def test_the_mark_of_a_killed_worker_lapses(
     processes: Processes, product: Product, backend_port: int
 ) -> None:

@@ -41,8 +41,12 @@ class Browser:
         self.product = product
 
     def open(self, path: str) -> None:
-        """Go to a page of the product."""
+        """Go to a page of the product, and wait for all of it: now and then the driver returns before."""
         self.driver.get(f"{self.product.url}{path}")
+        state = "return document.readyState"
+        WebDriverWait(self.driver, PATIENCE_S).until(
+            lambda driver: driver.execute_script(state) == "complete"
+        )
 
     @property
     def path(self) -> str:

@@ -125,7 +125,7 @@ def test_every_page_of_the_administration_keeps_the_policy(browser: Browser, sim
             paths += [reverse(f"{name}_change", args=[row.pk]), reverse(f"{name}_history", args=[row.pk])]
         for path in paths:
             browser.open(path)
-            assert browser.count("#content") == 1, path
+            assert browser.count("#content") == 1, (path, browser.path, browser.text)
             assert browser.complaints() == [], path
 
 
