@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,8 @@ class Crowd:
     caller: Caller
     stream: bool = False
     end_user: str = ""
+    answer_s: float = 0.01
+    until: float = 0.0  # who is refused earlier tries again
 
     async def spend(self, *, leave: bool = False) -> Counter[str]:
         """Every client calls until it is told that the budget is spent; how each call ended."""
@@ -47,10 +50,10 @@ class Crowd:
         while True:
             how = await self._call(client, product, leave=leave)
             ended[how] += 1
-            if how == "budget_spent":
+            if how == "budget_spent" and time.time() >= self.until:
                 return ended
-            if how == "budget_held":
-                await asyncio.sleep(0.02)
+            if how in ("budget_spent", "budget_held"):
+                await asyncio.sleep(0.1 if how == "budget_spent" else 0.02)
 
     async def _call(self, client: httpx.AsyncClient, product: Product, *, leave: bool) -> str:
         usage = {"prompt_tokens": 5, "completion_tokens": TOKENS, "total_tokens": 5 + TOKENS}
@@ -59,7 +62,7 @@ class Crowd:
             **CHAT.content,
             "max_tokens": TOKENS,
             "stream": self.stream,
-            "simulator": {"usage": usage, "output_tokens": TOKENS, "first_byte_s": 0.01},
+            "simulator": {"usage": usage, "output_tokens": TOKENS, "first_byte_s": self.answer_s},
         }
         headers = {"Authorization": f"Bearer {self.caller.secret}"}
         if self.end_user:
