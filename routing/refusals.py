@@ -6,7 +6,7 @@ from billing.admission.queue import Stay, StayEnd
 from billing.admission.refusals import RefusalKind, Refused
 from billing.admission.rules import Budget, Limit, Rate, Rule, Scope, Unit
 from billing.money import decimal_usd
-from teams.errors import SERVER_ERROR, GatewayError
+from teams.errors import GatewayError, unavailable
 
 _OWNERS = {
     Scope.DEPARTMENT: "department",
@@ -30,14 +30,7 @@ def refusal_error(refused: Refused, stay: Stay | None = None) -> GatewayError:
     """429 that ends (`insufficient_quota`) for a spent budget, 429 to retry for a rate or for money that open calls
     hold, 503 where the counters cannot be asked. `stay`: in the queue before, if it waited."""
     if refused.kind is RefusalKind.AWAY or refused.rule is None:
-        return GatewayError(
-            503,
-            refused.reason,
-            _AWAY[refused.reason],
-            type=SERVER_ERROR,
-            code="service_unavailable",
-            headers=_retry_after(refused),
-        )
+        return unavailable(refused.reason, _AWAY[refused.reason], _retry_after(refused))
     if refused.kind is RefusalKind.HARD:
         return GatewayError(
             429,

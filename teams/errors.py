@@ -28,6 +28,18 @@ class GatewayError(Exception):
         return f"{self.status} {self.reason}: {self.message}"
 
 
+def unavailable(reason: str, message: str, headers: dict[str, str] | None = None) -> GatewayError:
+    """503, with the type and code that clients know as "try again later"."""
+    return GatewayError(
+        503,
+        reason,
+        message,
+        type="service_unavailable_error",
+        code="server_is_overloaded",
+        headers=headers or {},
+    )
+
+
 def key_missing() -> GatewayError:
     """No credential was sent."""
     return GatewayError(
@@ -189,25 +201,15 @@ def model_not_granted(name: str) -> GatewayError:
 
 def model_unavailable(name: str) -> GatewayError:
     """Granted, but nothing can serve it now."""
-    return GatewayError(
-        503,
-        "no_backend",
-        f"No backend is available for the model {name!r}.",
-        type="service_unavailable_error",
-        code="server_is_overloaded",
-        headers={"retry-after": "5"},
-    )
+    return unavailable("no_backend", f"No backend is available for the model {name!r}.", {"retry-after": "5"})
 
 
 def model_draining(name: str) -> GatewayError:
     """Granted, but every backend of it is being drained by an administrator."""
-    return GatewayError(
-        503,
+    return unavailable(
         "backends_draining",
         f"Every backend of the model {name!r} is being drained for maintenance. Try again later.",
-        type="service_unavailable_error",
-        code="server_is_overloaded",
-        headers={"retry-after": "60", "x-should-retry": "false"},
+        {"retry-after": "60", "x-should-retry": "false"},
     )
 
 
@@ -278,50 +280,36 @@ def idempotency_answer_gone() -> GatewayError:
 
 def idempotency_unavailable() -> GatewayError:
     """Whether the call was made before cannot be looked up."""
-    return GatewayError(
-        503,
+    return unavailable(
         "idempotency_unavailable",
         "Idempotency keys cannot be looked up now. Try again, or send the call without the header.",
-        type="service_unavailable_error",
-        code="server_is_overloaded",
-        headers={"retry-after": "1"},
+        {"retry-after": "1"},
     )
 
 
 def ledger_unavailable() -> GatewayError:
     """The spool has no room to record another call, so no call is made."""
-    return GatewayError(
-        503,
+    return unavailable(
         "ledger_unavailable",
         "The gateway cannot record usage now, so it makes no calls. Operators have been told.",
-        type="service_unavailable_error",
-        code="server_is_overloaded",
-        headers={"retry-after": "5"},
+        {"retry-after": "5"},
     )
 
 
 def database_unavailable() -> GatewayError:
     """A key this worker has not seen yet cannot be looked up."""
-    return GatewayError(
-        503,
+    return unavailable(
         "key_lookup_unavailable",
         "API keys cannot be looked up at the moment. Try again shortly.",
-        type="service_unavailable_error",
-        code="server_is_overloaded",
-        headers={"retry-after": "2"},
+        {"retry-after": "2"},
     )
 
 
 def gateway_stopped() -> GatewayError:
     """The gateway shut down before the answer was complete."""
-    return GatewayError(
-        503,
-        "gateway_stopped",
-        "The gateway is restarting; try again.",
-        type="service_unavailable_error",
-        code="server_is_overloaded",
-        may_have_cost=True,
-    )
+    error = unavailable("gateway_stopped", "The gateway is restarting; try again.")
+    error.may_have_cost = True
+    return error
 
 
 def internal_error() -> GatewayError:

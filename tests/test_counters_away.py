@@ -170,7 +170,7 @@ def test_a_stream_whose_reserve_cannot_grow_ends_when_it_is_used(
     stream = Stream(product, caller)
     with Paused(valkey):
         stream.join()
-    assert (stream.is_done, stream.error) == (False, "service_unavailable")
+    assert (stream.is_done, stream.error) == (False, "server_is_overloaded")
     row = wait_for_record(stream.request_id)
     assert (row.status, row.reason) == ("failed", "counters_unavailable")
     assert 0 < stream.words <= row.output_tokens < 500

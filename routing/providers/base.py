@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from billing.ledger import clean_text
 from routing.snapshot import Target
-from teams.errors import SERVER_ERROR, GatewayError
+from teams.errors import SERVER_ERROR, GatewayError, unavailable
 
 
 class UpstreamStream(Protocol):
@@ -110,10 +110,7 @@ def backend_refused(target: Target, refusal: Refusal) -> GatewayError:
             )
         case 503:
             message = "The backend is overloaded; try again shortly."
-            kind = "service_unavailable_error"
-            return GatewayError(
-                503, "backend_overloaded", message, kind, "server_is_overloaded", headers=headers
-            )
+            return unavailable("backend_overloaded", message, headers)
         case 401 | 403 | 404 | 407:
             message = "The backend does not accept the gateway's configuration; operators can see why."
             return _failure(502, "backend_misconfigured", message)
