@@ -17,6 +17,7 @@ from bench.cores import Cores
 from bench.figures import summarise, table
 from bench.generators import BenchError, Generator, choose_generator
 from bench.measure import LOADS, MEASURES, Bench, quick_loads
+from bench.memory import measure_memory
 from bench.services import running_services
 from gateway_site.embedded import EmbeddedError
 from gateway_site.home import Home
@@ -26,6 +27,8 @@ _STREAM_S = 0.42
 _QUICK_STREAM_S = 0.1
 _RECORDS = 200_000  # that the shipper is measured with
 _QUICK_RECORDS = 1_000
+_REQUESTS = 200_000  # that memory is watched over
+_QUICK_REQUESTS = 500
 _FILES = 16_384  # two per open stream in the proxy, one in the generator and the simulator each
 
 
@@ -42,7 +45,7 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="a few seconds in all, to test the benchmark itself"
     )
-    parser.add_argument("--only", choices=("shipper",), help="measure nothing else")
+    parser.add_argument("--only", choices=("shipper", "memory"), help="measure nothing else")
     parser.add_argument("--output", type=Path, help="instead of bench.json in .gateway/")
     options = parser.parse_args(arguments)
     if options.rounds < 1 or options.seconds <= 0:
@@ -54,6 +57,8 @@ def run(options: argparse.Namespace, generator: Generator, cores: Cores, console
     """All rounds; returns what bench.json holds."""
     loads = quick_loads() if options.quick else list(LOADS)
     shipped = _QUICK_RECORDS if options.quick else _RECORDS
+    requests = _QUICK_REQUESTS if options.quick else _REQUESTS
+    extras: dict[str, dict[str, float]] = {}
     rounds, seconds = (1, 0.3) if options.quick else (options.rounds, options.seconds)
     stream_s = _QUICK_STREAM_S if options.quick else _STREAM_S
     with running_services(cores, console, stream_s) as services:
@@ -63,15 +68,18 @@ def run(options: argparse.Namespace, generator: Generator, cores: Cores, console
                 bench.run_round("warm-up  ", loads, min(1.0, seconds), counted=False)
             for number in range(1, rounds + 1):
                 bench.run_round(f"round {number}/{rounds}", loads, seconds)
-        console.progress("Shipping ...")
-        shipper = services.measure_shipper(shipped)
+        if options.quick or options.only == "memory":  # it takes minutes
+            extras["memory"] = measure_memory(services, generator, console, requests)
+        if options.only in (None, "shipper"):
+            console.progress("Shipping ...")
+            extras["shipper"] = services.measure_shipper(shipped)
     raw = [
         {"load": load, "target": target, "rounds": [asdict(sample) for sample in samples]}
         for (load, target), samples in bench.samples.items()
     ]
     return {
         **{measure.key: summarise(measure, bench.samples) for measure in MEASURES if bench.samples},
-        "shipper": shipper,
+        **extras,
         "python": platform.python_version(),
         "cpus": os.cpu_count(),
         "cores": cores.describe(),

@@ -107,6 +107,12 @@ def table(measures: Sequence[Measure], result: Mapping[str, Any]) -> str:
             f"{f'{measure.key}, rules on four levels':<42}{row['ruled_rps']:>9,.0f}/s{row['ruled_ratio']:>8.2f}"
             f"{row['ruled_cpu_us'] - row['governed_cpu_us']:>9.0f} us CPU a request beside no rules"
         )
+    if (memory := result.get("memory")) is not None:
+        for key, title in (("gateway", "memory of the gateway"), ("store", "memory of the store")):
+            lines.append(
+                f"{title:<31}{memory[f'{key}_warm_mb']:>8.1f} MB{memory[f'{key}_mb']:>8.1f} MB"
+                f"{memory[f'{key}_bytes_per_request']:>11.1f} bytes a request, over {memory['requests']:,}"
+            )
     if (shipper := result.get("shipper")) is not None:
         lines.append(
             f"{'shipper, records':<31}{'':>11}{shipper['records_per_s']:>9,.0f}/s{'':>32}{shipper['errors']:>8}"

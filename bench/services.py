@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 import psycopg
+import redis
 
 from bench.cores import Cores, on_core
 from bench.generators import BenchError
@@ -58,6 +59,10 @@ class Target:
             return 0.0
         times = self.process.cpu_times()
         return float(times.user + times.system)
+
+    def memory_bytes(self) -> int:
+        """Resident memory of the proxy, 0 for the backend."""
+        return 0 if self.process is None else int(self.process.memory_info().rss)
 
 
 class Services:
@@ -159,6 +164,11 @@ class Services:
         with psycopg.connect(self._postgres.url(APP_ROLE)) as connection:
             rows, failed = connection.execute(query).fetchone() or (0, 0)
         return int(rows), int(failed)
+
+    def store_bytes(self) -> int:
+        """What the counter store has allocated."""
+        with redis.Redis.from_url(self._valkey.url()) as store:
+            return int(store.info("memory")["used_memory"])
 
     def measure_shipper(self, records: int) -> dict[str, float]:
         """Ship the records of a dead worker on the others' core, as the shipper does. Raises BenchError."""

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from bench.figures import Measure, Sample, ledger_errors, percentile, ratio, summarise, table
 from bench.generators import BUILTIN, BenchError, Report, choose_generator, parse_report
 from bench.load import ChunkedBody, build_request
-from bench.measure import PROXIES, Reading, build_body, make_sample
+from bench.measure import BOTH_OF_OURS, Reading, build_body, make_sample
+from bench.memory import Reading as MemoryReading
+from bench.memory import summarise_memory
 from gateway_site.home import BASE_DIR
 
 MEASURE = Measure("plain", "plain, 32 connections", throughput="busy", latency="idle")
@@ -60,6 +62,14 @@ def test_table_leaves_out_what_was_not_measured() -> None:
     shown = table([MEASURE], {"shipper": {"records_per_s": 8075.6, "errors": 0}})
     assert "8,076/s" in shown
     assert MEASURE.title not in shown
+
+
+def test_memory_is_told_from_when_all_had_its_size() -> None:
+    readings = [MemoryReading(n * 1000, 10**8 + n * 10**5, 10**6) for n in range(1, 11)]
+    found = summarise_memory(readings)
+    assert (found["requests"], found["gateway_warm_mb"], found["gateway_mb"]) == (10_000, 100.2, 101.0)
+    assert (found["gateway_bytes_per_request"], found["store_bytes_per_request"]) == (100, 0)
+    assert "100.0 bytes a request, over 10,000" in table([], {"memory": found})
 
 
 @pytest.mark.parametrize(
@@ -174,6 +184,8 @@ def test_quick_run_writes_a_result_without_errors(tmp_path: Path) -> None:
         assert isinstance(row["added_p50_ms"], float)
         assert isinstance(row["added_p99_ms"], float)
     assert (result["shipper"]["records"], result["shipper"]["errors"]) == (1000, 0)
+    assert result["memory"]["errors"] == 0
+    assert result["memory"]["requests"] >= 500
     assert result["load"] == "builtin"
     assert {"python", "cpus", "at"} <= set(result)
-    assert {entry["target"] for entry in result["rounds"]} == {"direct", *PROXIES}
+    assert {entry["target"] for entry in result["rounds"]} == {"direct", *BOTH_OF_OURS}
