@@ -47,12 +47,16 @@ class BudgetPeriod(models.TextChoices):
     YEAR = "year", "year"
 
 
-def _one_owner() -> Q:
+def _one_owner(name: str) -> models.CheckConstraint:
     """Exactly one of the owners is given."""
     given = Q()
     for owner in OWNERS:
         given |= Q(**{f"{other}__isnull": other != owner for other in OWNERS})
-    return given
+    return models.CheckConstraint(
+        condition=given,
+        name=name,
+        violation_error_message="Choose one owner: a department, a team, an application or an API key.",
+    )
 
 
 def _end_user_is_plain(name: str) -> models.CheckConstraint:
@@ -95,10 +99,7 @@ class OwnedRule(models.Model):
         abstract = True
 
     def clean(self) -> None:
-        """Exactly one owner (the database checks it too), and none that has ended."""
-        given = [name for name in OWNERS if getattr(self, f"{name}_id") is not None]
-        if len(given) != 1:
-            raise ValidationError("Choose one owner: a department, a team, an application or an API key.")
+        """None for an owner that has ended."""
         if self._state.adding and self.api_key is not None and self.api_key.revoked_at is not None:
             raise ValidationError({"api_key": "This key has been revoked."})
 
@@ -158,7 +159,7 @@ class Limit(OwnedRule):
     class Meta:
         ordering = ["id"]
         constraints = [
-            models.CheckConstraint(condition=_one_owner(), name="limit_one_owner"),
+            _one_owner("limit_one_owner"),
             models.CheckConstraint(condition=Q(kind__in=LimitKind.values), name="limit_kind_known"),
             models.CheckConstraint(
                 condition=Q(amount__gte=1, amount__lte=MOST_RATE), name="limit_amount_bounded"
@@ -203,7 +204,7 @@ class Budget(OwnedRule):
     class Meta:
         ordering = ["id"]
         constraints = [
-            models.CheckConstraint(condition=_one_owner(), name="budget_one_owner"),
+            _one_owner("budget_one_owner"),
             models.CheckConstraint(condition=Q(unit__in=BudgetUnit.values), name="budget_unit_known"),
             models.CheckConstraint(condition=Q(period__in=BudgetPeriod.values), name="budget_period_known"),
             models.CheckConstraint(

@@ -130,7 +130,9 @@ def test_a_rule_has_one_owner_and_is_there_once(
 ) -> None:
     team = make_team()
     for owners in ({}, {"team": team.pk, "department": team.department_id}):
-        assert "Choose one owner" in body(desk.add(kind, **form, **owners))
+        page = body(desk.add(kind, **form, **owners))
+        assert "Choose one owner" in page
+        assert "is violated" not in page
     assert desk.add(kind, **form, team=team.pk).status_code == 302
     assert "like this already" in body(desk.add(kind, **form, team=team.pk))
     assert kind._default_manager.filter(team=team).count() == 1
