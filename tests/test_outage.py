@@ -25,7 +25,6 @@ from billing.rule_models import Budget
 from teams.models import ApiKey
 (key,) = [key for key in ApiKey.objects.all() if key.team.slug == "demo-team"]
 Budget.objects.create(team=key.team, unit="tokens", period="year", amount={amount})
-Budget.objects.create(department=key.team.department, unit="money", period="month", amount=10**12)
 from routing.snapshot import read_version
 print("version", read_version())
 """
