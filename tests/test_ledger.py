@@ -1,5 +1,6 @@
 """From spool to ledger: each record exactly once, bad rows set aside, the past unchangeable."""
 
+import os
 import subprocess
 import sys
 import uuid
@@ -18,7 +19,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from audit.models import AdminEvent
-from billing.ids import uuid7
+from billing.ids import smallest_id_at, uuid7
 from billing.ledger import LedgerEntry, clean_text
 from billing.models import QuarantinedFrame, Spool, UsageCorrection, UsageRecord
 from billing.partitions import create_ledger_partitions
@@ -207,8 +208,6 @@ def some_rows() -> None:
 @pytest.mark.parametrize("statement", CHANGES)
 @pytest.mark.parametrize("url", ["DATABASE_URL", "DATABASE_OWNER_URL"])
 def test_neither_role_can_change_the_past(some_rows: None, model: Any, statement: str, url: str) -> None:
-    import os
-
     sql = statement.format(table=model._meta.db_table, column=model._meta.pk.column)
     with psycopg.connect(os.environ[url]) as role, pytest.raises(psycopg.errors.InsufficientPrivilege):
         role.execute(sql)
@@ -250,6 +249,61 @@ def test_partitions_are_made_ahead_once() -> None:
     assert create_ledger_partitions(5) == 0
     with pytest.raises(Exception, match="0 to 24"):
         create_ledger_partitions(999)
+
+
+def stray_id(moment: datetime) -> uuid.UUID:
+    """A request id of a month that has no partition."""
+    return uuid.UUID(int=smallest_id_at(moment).int | uuid.uuid4().int & ((1 << 62) - 1))
+
+
+def lies_in(request_id: uuid.UUID) -> str:
+    with connection.cursor() as cursor:
+        query = "SELECT tableoid::regclass::text FROM billing_usagerecord WHERE request_id = %s"
+        cursor.execute(query, [request_id])
+        (name,) = cursor.fetchone()
+    return str(name)
+
+
+def default_has_rows() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT EXISTS (SELECT 1 FROM billing_usagerecord_default)")
+        return bool(cursor.fetchone()[0])
+
+
+def test_rows_without_a_partition_count_and_go_where_they_belong_later() -> None:
+    spool, months = (
+        uuid.uuid4(),
+        (datetime(2031, 5, 31, 23, 59, 59, tzinfo=UTC), datetime(2031, 6, 1, tzinfo=UTC)),
+    )
+    ids = [stray_id(moment) for moment in months]
+    ship_frames(spool, "host", [frame(n, spool=spool, request_id=each) for n, each in enumerate(ids, 1)])
+    assert {lies_in(each) for each in ids} == {"billing_usagerecord_default"}
+    before = list(UsageRecord.objects.filter(spool=spool).order_by("seq").values())
+
+    assert create_ledger_partitions() == 2
+    assert [lies_in(each) for each in ids] == ["billing_usagerecord_203105", "billing_usagerecord_203106"]
+    assert not default_has_rows(), "and the runtime role may still look"
+    assert list(UsageRecord.objects.filter(spool=spool).order_by("seq").values()) == before
+    for url in ("DATABASE_URL", "DATABASE_OWNER_URL"):
+        for table in ("billing_usagerecord_203105", "billing_usagerecord_default"):
+            with (
+                psycopg.connect(os.environ[url]) as role,
+                pytest.raises(psycopg.errors.InsufficientPrivilege),
+            ):
+                role.execute(f"TRUNCATE {table}")
+    ship_frames(spool, "host", [frame(n, spool=spool, request_id=each) for n, each in enumerate(ids, 1)])
+    assert UsageRecord.objects.filter(spool=spool).count() == 2, "told again, they are known"
+
+
+def test_a_default_partition_in_use_is_emptied_another_time() -> None:
+    spool, request_id = uuid.uuid4(), stray_id(datetime(2032, 1, 15, tzinfo=UTC))
+    ship_frames(spool, "host", [frame(1, spool=spool, request_id=request_id)])
+    with psycopg.connect(os.environ["DATABASE_URL"]) as reader:
+        reader.execute("SELECT count(*) FROM billing_usagerecord")
+        assert create_ledger_partitions() == 0
+        assert lies_in(request_id) == "billing_usagerecord_default"
+    assert create_ledger_partitions() == 1
+    assert lies_in(request_id) == "billing_usagerecord_203201"
 
 
 def test_a_partition_bound_is_the_first_id_of_its_month() -> None:
