@@ -53,10 +53,13 @@ async def relay_stream(
     ending: GatewayError | None = gateway_stopped()  # unless we learn better
     try:
         while piece := await backend.next_piece():
+            cut = None  # what the caller is about to get is held before, however much came at once
+            if growth is not None and growth.is_due(piece) and not relay.is_done:
+                cut = await growth.extend()
             is_committed = True
             yield piece
-            if growth is not None and growth.is_due(piece) and not relay.is_done:
-                await growth.extend()
+            if cut is not None:
+                raise cut
         ending = None
     except GatewayError as error:
         ending = error
