@@ -247,6 +247,11 @@ class Admissions:
         """How many connections to the store broke."""
         return self._connections.lost
 
+    async def ask_each_server(self, command: Command) -> list[Reply]:
+        """What every server of the store answers; errors are left out. Raises StoreLost when one is away."""
+        replies = await self._connections.ask_each(command)
+        return [reply for reply in replies if not isinstance(reply, StoreRefused)]
+
     @property
     def pending(self) -> int:
         """Ends of calls that are not booked yet."""
