@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -130,6 +131,30 @@ class Cluster:
             if first <= slot <= last:
                 return next(server for server in self.servers if server.port == primary[1])
         raise AssertionError(f"nobody has slot {slot}")
+
+    @contextlib.contextmanager
+    def replica_of(self, primary: ClusterServer, folder: Path) -> Iterator[ClusterServer]:
+        """One more server, which takes over when `primary` is dead."""
+        port, bus_port = free_ports(2)
+        replica = ClusterServer(folder, port, bus_port, self.password)
+        replica.start()
+        try:
+            its_bus_port = self._bus_ports[self.servers.index(primary)]
+            replica.ask("CLUSTER", "MEET", "127.0.0.1", primary.port, its_bus_port)
+            wait_for(lambda: primary.id in str(replica.ask("CLUSTER", "NODES")), "an introduction")
+            replica.ask("CLUSTER", "REPLICATE", primary.id)
+            wait_for(lambda: "master_link_status:up" in self._replication(replica), "a replica that follows")
+            wait_for(lambda: all(replica.id in self._nodes(server) for server in self.servers), "its fame")
+            yield replica
+        finally:
+            replica.stop()
+
+    def _replication(self, server: ClusterServer) -> str:
+        with server.client() as client:
+            return "\n".join(f"{name}:{value}" for name, value in client.info("replication").items())
+
+    def _nodes(self, server: ClusterServer) -> str:
+        return str(server.ask("CLUSTER", "NODES"))
 
     def begin_move(self, slot: int, source: ClusterServer, target: ClusterServer) -> None:
         """From here on keys are asked for at the target when the source has them no more."""

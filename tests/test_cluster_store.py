@@ -10,10 +10,12 @@ from typing import Any
 
 import httpx
 import pytest
+from django.test import override_settings
 from redis.crc import key_slot
 
 from billing.admission.commands import marker_key
 from billing.rule_models import Budget
+from gateway_site.checks.stores import check_store_memory
 from tests.clusters import Cluster, ClusterServer
 from tests.factories import Caller, make_caller
 from tests.processes import Processes, Product, Simulator, manage, wait_for
@@ -125,6 +127,24 @@ def test_exactly_what_the_budgets_pay_is_served_on_two_servers(
         assert set(ended) <= {"served", "budget_spent", "budget_held"}
         assert spent_nanousd(caller, calls=CALLS) == CALLS * CALL_NANOUSD
     verify(cluster, *callers)
+
+
+def test_the_memory_of_every_server_is_watched(
+    simulator: Simulator, cluster: Cluster, products: tuple[Product, ...]
+) -> None:
+    def codes() -> set[str]:
+        return {fault["code"] for fault in httpx.get(f"{products[0].url}/readyz").json()["degraded"]}
+
+    last = cluster.servers[-1]
+    last.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    try:
+        wait_for(lambda: "store_evicts" in codes(), "readiness to name the policy")
+        with override_settings(GATEWAY_COUNTERS_URL=cluster.url):
+            (warning,) = check_store_memory(None)
+        assert "GATEWAY_COUNTERS_URL" in warning.msg
+    finally:
+        last.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    wait_for(lambda: "store_evicts" not in codes(), "readiness to forget it")
 
 
 def move_key_by_key(cluster: Cluster, slot: int, source: ClusterServer, target: ClusterServer) -> None:

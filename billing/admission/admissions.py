@@ -166,7 +166,6 @@ class Admissions:
         on_answered: Callable[[float], None] = lambda _: None,
     ) -> None:
         """`on_answered` is told the seconds of each exchange with the store."""
-        self._url = url
         self._commands = commands
         self._spool = spool
         self._frames = frames
@@ -513,7 +512,7 @@ class Admissions:
 
     def _rebuild(self, account: Account) -> None:
         """Runs in a thread."""
-        with contextlib.closing(DirectLink(self._url, self._commands.scripts)) as link:
+        with contextlib.closing(DirectLink(self._connections.url, self._commands.scripts)) as link:
             rebuilder = self._make_rebuilder(link)
             rebuilder.rebuild(account.department_id, lost_in=account.lost_in)
             self.rebuilds += rebuilder.rebuilt
@@ -521,7 +520,7 @@ class Admissions:
 
     def _open(self, account: Account) -> None:
         """Runs in a thread."""
-        with contextlib.closing(DirectLink(self._url, self._commands.scripts)) as link:
+        with contextlib.closing(DirectLink(self._connections.url, self._commands.scripts)) as link:
             self._make_rebuilder(link).open_if_declared(account.department_id)
 
     def _settle_all(self) -> None:

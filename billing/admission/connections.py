@@ -41,6 +41,7 @@ class _Server:
     """One server and the connection to it, which is made again whenever it is lost."""
 
     def __init__(self, url: str, make_wire: Callable[[Callable[[], None]], Wire]) -> None:
+        self.url = url
         self.wire = make_wire(self._on_lost)
         self.host = host_of(url)
         self.is_open = False
@@ -144,6 +145,11 @@ class Connections:
         """Whether every server can be asked."""
         servers = self._all_servers()
         return bool(servers) and all(server.is_open for server in servers)
+
+    @property
+    def url(self) -> str:
+        """Of a server that answers, if there is one: by it the others are found."""
+        return next((server.url for server in self._all_servers() if server.is_open), self._url)
 
     def is_open(self, key: bytes) -> bool:
         """Whether the server that has `key` can be asked."""

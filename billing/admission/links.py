@@ -169,7 +169,7 @@ class DirectLink:
 
     def exchange(self, commands: Sequence[Command]) -> list[Reply]:
         """See Exchange. Commands to the same server are carried out in their order."""
-        if self._slots is None and not self._first.is_of_cluster():
+        if not self._servers and not self._first.is_of_cluster():  # other servers are known of a cluster only
             return self._first.exchange(commands)
         replies: list[Reply] = [None] * len(commands)
         try:
@@ -187,7 +187,7 @@ class DirectLink:
 
     def ask_each(self, command: Command) -> list[Reply]:
         """The reply of every server that has data. Raises StoreLost when one is away."""
-        if not self._first.is_of_cluster():
+        if not self._servers and not self._first.is_of_cluster():
             return self._first.exchange([command])
         slots = self._read_slots()
         return [self._server(address).exchange([command])[0] for address in sorted(slots.addresses)]

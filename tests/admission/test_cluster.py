@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from redis.crc import key_slot
@@ -14,6 +15,7 @@ from billing.admission.connections import Connections
 from billing.admission.links import DirectLink, StoreLost, StoreRefused
 from billing.admission.scripts import load_scripts
 from tests.clusters import Cluster
+from tests.processes import wait_for
 
 SCRIPTS = load_scripts()
 COMMANDS = Commands(SCRIPTS)
@@ -155,6 +157,8 @@ def test_other_slots_go_on_while_a_server_is_dead_and_it_is_found_when_it_is_bac
             for server, number in by_server.items()
             if server is not dead
         ]
+        link = DirectLink(cluster.url, SCRIPTS)
+        link.exchange([*ours, theirs])
         dead.kill()
         for _ in range(20):
             assert await connections.exchange(ours) == [b"OK"] * len(ours)
@@ -162,6 +166,11 @@ def test_other_slots_go_on_while_a_server_is_dead_and_it_is_found_when_it_is_bac
                 await connections.exchange([theirs])
             await asyncio.sleep(0.1)
         assert not connections.are_all_open
+        for known in (link, DirectLink(connections.url, SCRIPTS)):
+            with pytest.raises(StoreLost):
+                known.exchange([theirs])
+            assert known.exchange(ours) == [b"OK"] * len(ours)
+            known.close()
         dead.start()
         async with asyncio.timeout(5):
             await connections.opened(theirs.key)
@@ -175,6 +184,31 @@ def test_other_slots_go_on_while_a_server_is_dead_and_it_is_found_when_it_is_bac
         assert connections.lost >= 1
 
     run(cluster, play)
+
+
+@pytest.mark.slow
+def test_the_server_of_a_promoted_replica_is_another_run(tmp_path: Path) -> None:
+    with Cluster(tmp_path, password="of-all-servers") as cluster:
+        primary = cluster.servers[1]
+        department = next(number for number in range(1, 100) if cluster.server_of(number) is primary)
+        with cluster.replica_of(primary, tmp_path / "replica") as replica:
+
+            async def play(connections: Connections) -> None:
+                key = marker_key(department)
+                begun = [COMMANDS.call("begin", key, 1, "nonce"), COMMANDS.status(department)]
+                assert read_marker((await connections.exchange(begun))[1]).is_of_this_run
+                wait_for(lambda: replica.ask("DBSIZE") > 0, "the marker at the replica")
+                primary.kill()
+                async with asyncio.timeout(15):
+                    while True:
+                        with contextlib.suppress(StoreLost):
+                            (reply,) = await connections.exchange([COMMANDS.status(department)])
+                            break
+                        await asyncio.sleep(0.05)
+                assert read_marker(reply).n == 1
+                assert not read_marker(reply).is_of_this_run
+
+            run(cluster, play)
 
 
 def test_an_error_that_is_none_of_the_place_is_the_reply(cluster: Cluster) -> None:
