@@ -118,6 +118,7 @@ class Connections:
         self._refreshing: asyncio.Task[None] | None = None
         self._resending: set[asyncio.Task[None]] = set()
         self._lost_before = 0
+        self._said = ""
 
     def start(self) -> None:
         """Begin to connect."""
@@ -204,8 +205,8 @@ class Connections:
         with contextlib.suppress(StoreLost):
             (reply,) = await server.wire.exchange([SLOTS])
             self._sole = None
-            if not isinstance(reply, StoreRefused):
-                self._take_slots(read_slots(reply, server.host))
+            if (slots := self._read_slots(reply, server.host)) is not None:
+                self._take_slots(slots)
         if self._sole is not None:
             return True
         self._lost_before += server.lost
@@ -255,7 +256,7 @@ class Connections:
                 if (slots := await self._ask_for_slots()) is not None:
                     self._take_slots(slots)
             except Exception:  # without this the worker would never learn where its counters are
-                logger.exception("What a cluster said of its slots could not be read.")
+                logger.exception("What the cluster of the counters said of its slots cannot be read.")
             await asyncio.sleep(_REFRESH_PAUSE_S)
 
     async def _ask_for_slots(self) -> SlotMap | None:
@@ -264,8 +265,7 @@ class Connections:
             if server.wire.is_open:
                 with contextlib.suppress(StoreLost):
                     (reply,) = await server.wire.exchange([SLOTS])
-                    if not isinstance(reply, StoreRefused):
-                        return read_slots(reply, server.host)
+                    return self._read_slots(reply, server.host)
         wire = Wire(self._url, self._scripts, lambda: None)
         with contextlib.suppress(StoreLost):
             await wire.connect()
@@ -273,8 +273,15 @@ class Connections:
                 (reply,) = await wire.exchange([SLOTS])
             finally:
                 wire.close()
-            if not isinstance(reply, StoreRefused):
-                return read_slots(reply, host_of(self._url))
+            return self._read_slots(reply, host_of(self._url))
+        return None
+
+    def _read_slots(self, reply: Reply, asked: str) -> SlotMap | None:
+        if not isinstance(reply, StoreRefused):
+            return read_slots(reply, asked)
+        if str(reply) != self._said:
+            self._said = str(reply)
+            logger.error("The cluster of the counters does not tell its slots: %s", reply)
         return None
 
     def redirect(self, reply: StoreRefused) -> Redirect | None:

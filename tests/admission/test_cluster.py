@@ -80,6 +80,47 @@ def test_each_command_finds_its_server_and_each_reply_its_place(cluster: Cluster
         assert len(link.ask_each(plain("INFO", "memory", key=b""))) == len(cluster.servers)
 
 
+def test_a_user_of_the_url_is_one_at_all_servers_and_told_what_it_may_not(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    for server in cluster.servers:
+        server.ask(
+            "ACL",
+            "SETUSER",
+            "counters",
+            "on",
+            ">its-own",
+            "~{d*",
+            "~{g}*",
+            "+@all",
+            "-cluster",
+            "+cluster|slots",
+        )
+    url = cluster.url.replace("default:of-all-servers", "counters:its-own")
+    everywhere = [plain("SET", f"{{d{number}}}:acl", "1") for number in range(20)]
+
+    async def scene(patience_s: float) -> bool:
+        connections = Connections(url, SCRIPTS, on_opened=lambda: None, greeting=list)
+        connections.start()
+        try:
+            async with asyncio.timeout(patience_s):
+                for command in everywhere:
+                    await connections.opened(command.key)
+            return await connections.exchange(everywhere) == [b"OK"] * len(everywhere)
+        except TimeoutError:
+            return False
+        finally:
+            await connections.close()
+
+    assert asyncio.run(scene(5))
+    with closing(DirectLink(url, SCRIPTS)) as link:
+        assert link.exchange(everywhere) == [b"OK"] * len(everywhere)
+    for server in cluster.servers:
+        server.ask("ACL", "SETUSER", "counters", "-cluster|slots")
+    assert not asyncio.run(scene(1))
+    assert sum("does not tell its slots" in message for message in caplog.messages) == 1
+
+
 def test_scripts_know_the_run_of_the_server_that_has_the_key(cluster: Cluster) -> None:
     async def play(connections: Connections) -> None:
         for department in range(1, 7):
