@@ -3,6 +3,7 @@
 The sentences go to strangers (`/readyz`): they name no address, no credential and no error text.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from billing.shipper_status import ShipperStatus
@@ -71,6 +72,15 @@ class DatabaseFacts:
     has_default_rows: bool
     quarantined_records: int
     quarantined_at: float | None = None  # the last of them, in seconds since 1970
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Of one server of Redis or Valkey. `max_bytes` is 0 where it has no bound."""
+
+    eviction_policy: str
+    used_bytes: int
+    max_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,19 +173,27 @@ def database_faults(facts: DatabaseFacts, now: float) -> list[Fault]:
     return faults
 
 
-def store_faults(facts: StoreFacts) -> list[Fault]:
-    """Of a Redis or Valkey that answers, and of Celery, which leaves its signs there."""
-    faults = []
-    if facts.eviction_policy != GOOD_POLICY:
+def memory_faults(memories: Iterable[Memory]) -> list[Fault]:
+    """Of the memory of all servers together: one that drops keys, and the fullest."""
+    faults, memories = [], list(memories)
+    if bad := [memory for memory in memories if memory.eviction_policy != GOOD_POLICY]:
         message = "Redis or Valkey may drop keys when its memory is full: set maxmemory-policy noeviction."
-        faults.append(Fault("store_evicts", message, facts.eviction_policy))
-    if is_filling(facts.used_bytes, facts.max_bytes):
+        faults.append(Fault("store_evicts", message, bad[0].eviction_policy))
+    if full := [memory for memory in memories if is_filling(memory.used_bytes, memory.max_bytes)]:
         message = (
             "The memory of Redis or Valkey is nearly full; then no call can be counted before it is made."
         )
+        worst = max(full, key=lambda memory: memory.used_bytes / memory.max_bytes)
         faults.append(
-            Fault("store_filling", message, f"{facts.used_bytes} of {facts.max_bytes} bytes are used.")
+            Fault("store_filling", message, f"{worst.used_bytes} of {worst.max_bytes} bytes are used.")
         )
+    return faults
+
+
+def store_faults(facts: StoreFacts, others: Iterable[Memory] = ()) -> list[Fault]:
+    """Of a Redis or Valkey that answers, and of Celery, which leaves its signs there. `others`: the servers of the
+    counters, where those have a store of their own."""
+    faults = memory_faults([Memory(facts.eviction_policy, facts.used_bytes, facts.max_bytes), *others])
     if facts.celery_silence_s > CELERY_SILENCE_S:
         # Beat sends and the worker takes: tasks that wait are the worker's silence, none is beat's.
         if facts.waiting_tasks:

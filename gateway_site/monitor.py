@@ -1,6 +1,7 @@
 """Watches what a worker depends on, in the background, so that asking for its health costs and waits nothing."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,15 +11,18 @@ from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection
 from redis.exceptions import RedisError
 
+from billing.admission.commands import plain
+from billing.admission.links import StoreLost
 from gateway_site import faults
-from gateway_site.faults import CounterFacts, DatabaseFacts, Fault, HostFacts, StoreFacts
-from gateway_site.probes import DatabaseProbe, probe_host, probe_store
+from gateway_site.faults import CounterFacts, DatabaseFacts, Fault, HostFacts, Memory, StoreFacts
+from gateway_site.probes import DatabaseProbe, probe_host, probe_store, read_memory
 from routing.gateway import Gateway
 
 logger = logging.getLogger(__name__)
 
 MONITOR = "gateway.monitor"  # under this name the ASGI scope of a page holds the worker's monitor
 _EVERY_S = 2.0
+_MEMORY = plain("INFO", "memory", key=b"")
 _TOLD = {"store_evicts", "store_filling"}
 _ANSWER_S = 1.5  # what takes longer counts as away
 
@@ -31,6 +35,7 @@ class Monitor:
         self.database: DatabaseFacts | None = None
         self.store: StoreFacts | None = None
         self.host: HostFacts | None = None
+        self._counter_memory: list[Memory] = []  # of the servers of the counters, where those are others
         self._probe = DatabaseProbe()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="monitor")
         self._is_database_away = False
@@ -66,7 +71,7 @@ class Monitor:
             is_current=gateway.configuration.is_current,
             are_keys_current=gateway.key_watch.is_current,
         )
-        found += [faults.STORE_AWAY] if self.store is None else faults.store_faults(self.store)
+        found += self._store_faults()
         if self.host is not None:
             found += faults.host_faults(self.host, time.time())
         if self.database is not None:
@@ -74,6 +79,11 @@ class Monitor:
         if gateway.admissions.has_departments:
             found += faults.counter_faults(self.counters())
         return found
+
+    def _store_faults(self) -> list[Fault]:
+        if self.store is None:
+            return [faults.STORE_AWAY, *faults.memory_faults(self._counter_memory)]
+        return faults.store_faults(self.store, self._counter_memory)
 
     def counters(self) -> CounterFacts:
         """How this worker stands with the counters of limits and budgets now."""
@@ -87,7 +97,7 @@ class Monitor:
 
     async def look(self) -> None:
         """Ask everything at once; takes at most 1.5 s."""
-        await asyncio.gather(self._look_at_database(), self._look_at_store(), self._look_at_host())
+        await asyncio.gather(self._look_at_database(), self._look_at_stores(), self._look_at_host())
 
     async def _watch(self) -> None:
         while True:
@@ -118,6 +128,15 @@ class Monitor:
             connection.close()  # the next question gets a new one
             raise
 
+    async def _look_at_stores(self) -> None:
+        if self.gateway.options.counters_url != self.gateway.options.redis_url:
+            with contextlib.suppress(StoreLost):  # what was known of them last stands
+                self._counter_memory = [
+                    read_memory(info) for info in await self.gateway.admissions.ask_each_server(_MEMORY)
+                ]
+        await self._look_at_store()
+        self._tell_of_memory(self._store_faults())
+
     async def _look_at_store(self) -> None:
         try:
             async with asyncio.timeout(_ANSWER_S):
@@ -135,7 +154,6 @@ class Monitor:
             answer.used_bytes,
             answer.max_bytes,
         )
-        self._tell_of_memory(faults.store_faults(self.store))
 
     def _tell_of_memory(self, found: list[Fault]) -> None:
         """Log, once, that the store may lose or refuse counters."""

@@ -11,7 +11,7 @@ from django.db.migrations.loader import MigrationLoader
 from billing.shipper_status import is_shipper_alive, read_shipper_status
 from billing.spool import used_bytes
 from gateway_site.celery_life import QUEUE, SIGN
-from gateway_site.faults import DatabaseFacts, HostFacts
+from gateway_site.faults import DatabaseFacts, HostFacts, Memory
 
 _DEFAULT_ROWS = "SELECT EXISTS (SELECT 1 FROM billing_usagerecord_default)"
 _QUARANTINED = "SELECT count(*), max(at) FROM billing_quarantinedframe"
@@ -77,6 +77,16 @@ class StoreAnswer:
     max_bytes: int
     has_sign: bool
     waiting_tasks: int
+
+
+def read_memory(info: bytes) -> Memory:
+    """What INFO says of a server's memory."""
+    said = dict(line.split(b":", 1) for line in info.splitlines() if b":" in line)
+    return Memory(
+        eviction_policy=said.get(b"maxmemory_policy", b"unknown").decode(),
+        used_bytes=int(said.get(b"used_memory", 0)),
+        max_bytes=int(said.get(b"maxmemory", 0)),
+    )
 
 
 async def probe_store(store: "redis.asyncio.Redis") -> StoreAnswer:

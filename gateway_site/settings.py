@@ -110,6 +110,8 @@ for _database in DATABASES.values():
 
 # --- Redis or Valkey, Celery ----------------------------------------------------------------------------
 REDIS_URL = env.text("REDIS_URL")
+# The counters of limits and budgets may have a store of their own; it alone may be a cluster.
+GATEWAY_COUNTERS_URL = env.text("GATEWAY_COUNTERS_URL", REDIS_URL)
 # Celery spells a unix socket in its own way.
 CELERY_BROKER_URL = (
     REDIS_URL.replace("unix://", "redis+socket://").replace("?db=", "?virtual_host=")

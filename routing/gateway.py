@@ -76,6 +76,7 @@ class GatewaySettings:
     queue_worker: int
     configuration_poll_s: float
     redis_url: str = field(repr=False)
+    counters_url: str = field(repr=False)
     trusted_proxies: TrustedProxies
 
     @classmethod
@@ -104,6 +105,7 @@ class GatewaySettings:
             configuration_poll_s=settings.GATEWAY_CONFIGURATION_POLL_MS / 1000,
             shown=Shown(backend=settings.GATEWAY_SHOW_BACKEND, cost=settings.GATEWAY_SHOW_COST),
             redis_url=settings.REDIS_URL,
+            counters_url=settings.GATEWAY_COUNTERS_URL,
             trusted_proxies=TrustedProxies(tuple(map(parse_network, settings.GATEWAY_TRUSTED_PROXIES))),
         )
 
@@ -181,7 +183,7 @@ class Gateway:
     def _make_admissions(self) -> Admissions:
         commands, spool = Commands(load_scripts()), self.ledger.spool
         return Admissions(
-            url=self.options.redis_url,
+            url=self.options.counters_url,
             commands=commands,
             spool=str(spool.id),
             frames=SpoolFrames(self.options.spool_dir, spool.id, last_ends=self.ledger.last_ends),

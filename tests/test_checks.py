@@ -25,6 +25,7 @@ CLEAN: dict[str, Any] = {
     "SECRET_KEY": "".join(map(chr, range(40, 100))),
     "DATABASES": {"default": POSTGRES, "owner": OWNER},
     "REDIS_URL": "redis://valkey.example.com:6379/0",
+    "GATEWAY_COUNTERS_URL": "redis://valkey.example.com:6379/0",
     "GATEWAY_SPOOL_DIR": BASE_DIR / "spool",
     "GATEWAY_SPOOL_MAX_BYTES": 2**20,
     "ALLOWED_HOSTS": ["gateway.example.com"],
@@ -66,7 +67,8 @@ BREAKS: list[tuple[str, dict[str, Any]]] = [
     ("E006", {"DATABASES": databases(default=POSTGRES | {"NAME": ""}, owner=OWNER | {"NAME": ""})}),
     ("E006", {"DATABASES": databases(default=POSTGRES | {"USER": ""})}),
     *(
-        ("E007", {"REDIS_URL": url})
+        ("E007", {name: url})
+        for name in ("REDIS_URL", "GATEWAY_COUNTERS_URL")
         for url in (
             "valkey.example.com:6379",
             "http://valkey.example.com",
@@ -108,6 +110,7 @@ def test_a_good_installation_is_told_nothing() -> None:
     assert found() == set()
     for good in (
         {"REDIS_URL": "unix:///run/valkey.sock?db=1"},
+        {"GATEWAY_COUNTERS_URL": "rediss://user:password@node-1.example.com"},
         {"REDIS_URL": "rediss://:password@valkey.example.com"},
         {"ALLOWED_HOSTS": ["localhost"], "GATEWAY_HTTPS": False, "DEBUG": True},
         {"ALLOWED_HOSTS": ["[::1]", ".example.com"]},

@@ -1,6 +1,6 @@
 """The admissions of one worker: asks the store for every call that a rule applies to, and books every end.
 
-This is the event loop's side of `Account`: it owns the connection, the accounts of all departments that have
+This is the event loop's side of `Account`: it owns the connections, the accounts of all departments that have
 rules, and the tasks that keep them current. What is asked in one turn of the loop goes out in one write, the ends
 of calls before the beginnings of others.
 """
@@ -14,14 +14,15 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from billing.admission.account import Account, Admitted, AdmittedKind, Again, Standing, Steps
-from billing.admission.commands import Command, Commands, read_marker
+from billing.admission.commands import LEASES, Command, Commands, marker_key, read_marker
+from billing.admission.connections import Connections
 from billing.admission.holds import AT_ONCE, Amounts, Ask, EndFrame, Frames, Hold, Patience
 from billing.admission.links import DirectLink, Reply, StoreLost, StoreRefused
 from billing.admission.queue import Line, Stay, StayEnd, wait_in_line
 from billing.admission.rebuild import BEAT_MS, LEASE_MS, Rebuilder, RebuildFailed
 from billing.admission.refusals import AWAY_REBUILDING, AWAY_STORE, Refused
 from billing.admission.rules import Plan, RuleBook
-from billing.admission.wire import Wire
+from billing.admission.wire import Taker
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +31,7 @@ RunInThread = Callable[[Callable[[], Result]], Awaitable[Result]]
 
 _TRIES = 3  # a window that ends and an epoch that ends, in one admission
 _OPEN_S = 4.0  # how long a call waits for counters that are being made anew: longer than that usually takes
-_RECONNECT_S = (0.02, 0.5)  # the first pause, and the longest
-_STABLE_S = 1.0
+_BACK_SOON_S = 0.25  # a connection that just broke may be back in a moment
 _RENEW_S = 0.05
 _LOOK_AT = 50  # idle departments in each beat
 _RENEW_AT_ONCE = 4
@@ -59,6 +59,7 @@ class _Desk:
 
     def __init__(self, account: Account) -> None:
         self.account = account
+        self.key = marker_key(account.department_id)  # whose server has all of the department's counters
         self.under_way = 0  # commands whose replies are not here
         self.opened = asyncio.Event()
         self.closed_at = time.monotonic()  # since when it is not open, if it is not
@@ -165,7 +166,6 @@ class Admissions:
         on_answered: Callable[[float], None] = lambda _: None,
     ) -> None:
         """`on_answered` is told the seconds of each exchange with the store."""
-        self._url = url
         self._commands = commands
         self._spool = spool
         self._frames = frames
@@ -173,9 +173,13 @@ class Admissions:
         self._most_waiting = most_waiting
         self._run_in_thread = run_in_thread
         self._make_rebuilder = make_rebuilder
-        self._wire = Wire(url, commands.scripts, self._on_wire_lost, on_answered=on_answered)
-        self._wire_opened = asyncio.Event()
-        self._wire_lost = asyncio.Event()
+        self._connections = Connections(
+            url,
+            commands.scripts,
+            on_opened=self._settle_all,
+            greeting=lambda: [commands.beat(spool, LEASE_MS)],
+            on_answered=on_answered,
+        )
         self._holds: dict[str, Hold] = {}
         self._desks: dict[int, _Desk] = {}
         self._of_team: dict[int, _Desk] = {}  # where each team is now
@@ -186,23 +190,21 @@ class Admissions:
         self._tasks: list[asyncio.Task[None]] = []
         self.clock = Clock()
         self.waiting = 0  # calls that stand in queues
-        self.lost_connections = 0
         self.rebuilds = 0  # by this worker
 
     # --- life ------------------------------------------------------------------------------------
 
     async def start(self, books: Mapping[int, RuleBook]) -> None:
         """Begin to connect, with these rules. A store that is away delays nothing but calls with hard budgets."""
+        self._connections.start()
         self.take_books(books)
-        self._tasks = [
-            asyncio.create_task(chore()) for chore in (self._keep_connected, self._beat, self._keep_house)
-        ]
+        self._tasks = [asyncio.create_task(chore()) for chore in (self._beat, self._keep_house)]
 
     async def close(self) -> None:
         """Book what is pending, if the store is there, and disconnect."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(1.0):
-                while self._wire.is_open and any(desk.account.pending for desk in self._desks.values()):
+                while any(desk.account.pending and self._is_near(desk) for desk in self._desks.values()):
                     self._ended.update(self._desks.values())
                     self._flush()
                     await asyncio.sleep(0.01)
@@ -211,8 +213,10 @@ class Admissions:
             task.cancel()
         await asyncio.gather(*self._tasks, *renewals, return_exceptions=True)
         with contextlib.suppress(StoreLost):
-            await self._wire.exchange([self._commands.beat(self._spool, 0)])  # nobody is to wait for us
-        self._wire.close()
+            await self._connections.exchange(
+                [self._commands.beat(self._spool, 0)]
+            )  # nobody is to wait for us
+        await self._connections.close()
 
     def take_books(self, books: Mapping[int, RuleBook]) -> None:
         """The rules as they stand from now on. A book of a later epoch is spoken for once it is open."""
@@ -234,8 +238,18 @@ class Admissions:
 
     @property
     def is_connected(self) -> bool:
-        """Whether the store can be asked now."""
-        return self._wire.is_open
+        """Whether the store can be asked now: every server of it."""
+        return self._connections.are_all_open
+
+    @property
+    def lost_connections(self) -> int:
+        """How many connections to the store broke."""
+        return self._connections.lost
+
+    async def ask_each_server(self, command: Command) -> list[Reply]:
+        """What every server of the store answers; errors are left out. Raises StoreLost when one is away."""
+        replies = await self._connections.ask_each(command)
+        return [reply for reply in replies if not isinstance(reply, StoreRefused)]
 
     @property
     def pending(self) -> int:
@@ -280,7 +294,7 @@ class Admissions:
         outcome: Admitted | Refused | Again = Again.EPOCH
         for _ in range(_TRIES):
             if desk.account.standing is not Standing.OPEN and not await self._is_opened(desk):
-                outcome = AWAY_REBUILDING if self._wire.is_open else AWAY_STORE
+                outcome = AWAY_REBUILDING if self._is_near(desk) else AWAY_STORE
             else:
                 outcome = await self._question(desk, ask, patience)
             if not isinstance(outcome, Again):
@@ -316,7 +330,7 @@ class Admissions:
         outcome: bool | Refused | Again = Again.EPOCH
         for _ in range(_TRIES):
             if desk.account.standing is not Standing.OPEN and not await self._is_opened(desk):
-                outcome = AWAY_REBUILDING if self._wire.is_open else AWAY_STORE
+                outcome = AWAY_REBUILDING if self._is_near(desk) else AWAY_STORE
                 break
             outcome = await self._ask_extension(desk, hold, to)
             if outcome is True or (isinstance(outcome, Refused) and not outcome.is_away):
@@ -369,7 +383,7 @@ class Admissions:
         return self.clock.now_ms() + self._longest_call_ms + _AFTER_DEADLINE_MS
 
     async def _question(self, desk: _Desk, ask: Ask, patience: Patience) -> Admitted | Refused | Again:
-        if not self._wire.is_open and not await self._is_connected_soon():
+        if not self._is_near(desk) and not await self._is_near_soon(desk):
             return AWAY_STORE
         now_ms = self.clock.now_ms()
         plan = desk.account.plan(ask, now_ms)
@@ -379,21 +393,24 @@ class Admissions:
         return await question.outcome
 
     async def _ask_extension(self, desk: _Desk, hold: Hold, to: Amounts) -> bool | Refused | Again:
-        if not self._wire.is_open and not await self._is_connected_soon():
+        if not self._is_near(desk) and not await self._is_near_soon(desk):
             return AWAY_STORE
         extension = _Extension(self, desk, hold, to)
         self._questions.append((desk, extension))
         self._schedule()
         return await extension.outcome
 
-    async def _is_connected_soon(self) -> bool:
-        """A connection that just broke may be back in a moment."""
-        return await _within(self._wire_opened, 0.25)
+    def _is_near(self, desk: _Desk) -> bool:
+        """Whether the server that has the department's counters can be asked."""
+        return self._connections.is_open(desk.key)
+
+    async def _is_near_soon(self, desk: _Desk) -> bool:
+        return await _within(self._connections.opened(desk.key), _BACK_SOON_S)
 
     async def _is_opened(self, desk: _Desk) -> bool:
-        if not self._wire.is_open and not await self._is_connected_soon():
+        if not self._is_near(desk) and not await self._is_near_soon(desk):
             return False
-        return await _within(desk.opened, _OPEN_S)
+        return await _within(desk.opened.wait(), _OPEN_S)
 
     # --- one turn of the loop --------------------------------------------------------------------
 
@@ -408,7 +425,7 @@ class Admissions:
         questions, self._questions = self._questions, []
         leaves, self._leaves = self._leaves, []
         ended, self._ended = self._ended, set()
-        batch: list[tuple[Command, Callable[[Any], None]]] = []
+        batch: list[tuple[Command, Taker]] = []
         for desk in ended:
             if desk.renewal is None:
                 frames, commands = desk.account.next_settles()
@@ -421,13 +438,8 @@ class Admissions:
             desk.under_way += 1
             batch.append((question.command, question.take))
         batch += [(command, _ignore) for command in leaves]  # their lease sees to what is lost
-        if not batch:
-            return
-        try:
-            self._wire.send(batch)
-        except StoreLost as lost:
-            for _, take in batch:
-                take(lost)
+        if batch:
+            self._connections.send(batch)
 
     def settled(self, desk: _Desk, frame: EndFrame, reply: Reply | StoreLost) -> None:
         """What became of one settlement."""
@@ -467,7 +479,7 @@ class Admissions:
     async def _renew_until_open(self, desk: _Desk) -> None:
         account = desk.account
         while True:
-            await self._wire_opened.wait()
+            await self._connections.opened(desk.key)
             while desk.under_way:  # noqa: ASYNC110 - every command is answered or given up within its time limit
                 await asyncio.sleep(0.002)
             try:
@@ -490,7 +502,7 @@ class Admissions:
         try:
             commands = next(steps)
             while True:
-                replies = await self._wire.exchange(commands)
+                replies = await self._connections.exchange(commands)
                 commands = steps.send(replies)
         except StopIteration as done:
             standing: Standing = done.value
@@ -500,7 +512,7 @@ class Admissions:
 
     def _rebuild(self, account: Account) -> None:
         """Runs in a thread."""
-        with contextlib.closing(DirectLink(self._url, self._commands.scripts)) as link:
+        with contextlib.closing(DirectLink(self._connections.url, self._commands.scripts)) as link:
             rebuilder = self._make_rebuilder(link)
             rebuilder.rebuild(account.department_id, lost_in=account.lost_in)
             self.rebuilds += rebuilder.rebuilt
@@ -508,45 +520,11 @@ class Admissions:
 
     def _open(self, account: Account) -> None:
         """Runs in a thread."""
-        with contextlib.closing(DirectLink(self._url, self._commands.scripts)) as link:
+        with contextlib.closing(DirectLink(self._connections.url, self._commands.scripts)) as link:
             self._make_rebuilder(link).open_if_declared(account.department_id)
 
-    def _on_wire_lost(self) -> None:
-        self.lost_connections += 1
-        self._wire_opened.clear()
-        self._wire_lost.set()
-
-    async def _keep_connected(self) -> None:
-        pause, longest = _RECONNECT_S
-        was_away = False
-        while True:
-            try:
-                await self._wire.connect()
-            except StoreLost as error:
-                if not was_away:
-                    logger.error("The store of the counters is away: %s", error)
-                was_away = True
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, longest)
-                continue
-            if was_away:
-                logger.warning("The store of the counters is back.")
-            was_away, began = False, time.monotonic()
-            await self._wire_is_back()
-            await self._wire_lost.wait()
-            if time.monotonic() - began > _STABLE_S:
-                pause = _RECONNECT_S[0]
-            else:  # a server that takes connections and nothing else
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, longest)
-
-    async def _wire_is_back(self) -> None:
-        self._wire_lost.clear()
-        with contextlib.suppress(StoreLost):
-            await self._wire.exchange([self._commands.beat(self._spool, LEASE_MS)])
-        if not self._wire.is_open:
-            return
-        self._wire_opened.set()
+    def _settle_all(self) -> None:
+        """Ends may have waited for a server that can be asked now."""
         self._ended.update(self._desks.values())
         self._schedule()
 
@@ -554,27 +532,37 @@ class Admissions:
         while True:
             await asyncio.sleep(BEAT_MS / 1000)
             try:
-                (reply,) = await self._wire.exchange([self._commands.beat(self._spool, LEASE_MS)])
-                if not isinstance(reply, StoreRefused):
-                    self.clock.learn(reply[1])
+                if self._connections.is_open(LEASES):
+                    await self._extend_lease()
                 await self._look_around()
-            except StoreLost:
-                continue
             except Exception:  # a worker that does not beat is taken for dead
                 logger.exception("A worker could not look after its counters.")
+
+    async def _extend_lease(self) -> None:
+        with contextlib.suppress(StoreLost):
+            (reply,) = await self._connections.exchange([self._commands.beat(self._spool, LEASE_MS)])
+            if not isinstance(reply, StoreRefused):
+                self.clock.learn(reply[1])
 
     async def _look_around(self) -> None:
         """See whether counters that nobody has asked for lately are still there, some in each beat, in turn.
 
-        Few are made anew at a time, so that those that callers wait for come first. Raises StoreLost.
+        Few are made anew at a time, so that those that callers wait for come first.
         """
         for number, desk in list(self._desks.items())[:_LOOK_AT]:
             if self._desks.pop(number, None) is not desk:  # its rules are gone
                 continue
             self._desks[number] = desk  # the last in the next round
-            if desk.renewal is not None or desk.account.standing is not Standing.OPEN:
+            if (
+                desk.renewal is not None
+                or desk.account.standing is not Standing.OPEN
+                or not self._is_near(desk)
+            ):
                 continue
-            (reply,) = await self._wire.exchange([self._commands.status(number, self._spool)])
+            try:
+                (reply,) = await self._connections.exchange([self._commands.status(number, self._spool)])
+            except StoreLost:
+                continue
             if self._renewing >= _RENEW_AT_ONCE:
                 return
             if not isinstance(reply, StoreRefused) and not desk.account.is_open_at(read_marker(reply)):
@@ -589,8 +577,8 @@ class Admissions:
         """Settlements that had to wait are tried again."""
         while True:
             await asyncio.sleep(_HOUSEKEEPING_S)
-            waiting = [desk for desk in self._desks.values() if desk.account.pending]
-            if waiting and self._wire.is_open:
+            waiting = [desk for desk in self._desks.values() if desk.account.pending and self._is_near(desk)]
+            if waiting:
                 self._ended.update(waiting)
                 self._schedule()
 
@@ -613,9 +601,11 @@ def _ignore(reply: Reply | StoreLost) -> None:
     """For a command whose fate does not matter."""
 
 
-async def _within(event: asyncio.Event, limit_s: float) -> bool:
-    """Whether `event` is set within the time."""
-    with contextlib.suppress(TimeoutError):
+async def _within(event: Awaitable[object], limit_s: float) -> bool:
+    """Whether `event` comes within the time."""
+    try:
         async with asyncio.timeout(limit_s):
-            await event.wait()
-    return event.is_set()
+            await event
+    except TimeoutError:
+        return False
+    return True

@@ -13,10 +13,11 @@ LEASES = b"{g}:workers"
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One call of a script, without the run id that follows `body`."""
+    """One call of a script, without the run id that follows `body`; `key` says which server of a cluster has it."""
 
     script: str
     body: bytes
+    key: bytes
 
     def packed(self, run: bytes) -> bytes:
         """The bytes to send on a connection to the server whose run id is `run`."""
@@ -33,9 +34,11 @@ class PlainCommand(Command):
         return self.body
 
 
-def plain(*parts: bytes | str) -> PlainCommand:
-    """An ordinary command, for an exchange."""
-    return PlainCommand("", pack(*parts))
+def plain(*parts: bytes | str, key: bytes | None = None) -> PlainCommand:
+    """An ordinary command, for an exchange. Its key is what follows its name, or `key`; b"" for none."""
+    if key is None:
+        key = parts[1] if isinstance(parts[1], bytes) else parts[1].encode()
+    return PlainCommand("", pack(*parts), key)
 
 
 class Commands:
@@ -130,7 +133,8 @@ class Commands:
         parts = [b"EVALSHA", self.scripts[script].sha, b"1", key]
         parts += [part if isinstance(part, bytes) else str(part).encode() for part in arguments]
         head = b"*%d\r\n" % (len(parts) + 1)
-        return Command(script, head + b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in parts]))
+        body = head + b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in parts])
+        return Command(script, body, key)
 
 
 def marker_key(department_id: int) -> bytes:

@@ -74,7 +74,8 @@ class Copies:
         counts = self._count(department_ids)
         size = 0
         for piece in in_pieces(list(counts), _PIECE):
-            asked = [plain("MEMORY", "USAGE", copies_key(number), "SAMPLES", _SAMPLES) for number in piece]
+            keys = [copies_key(number) for number in piece]
+            asked = [plain("MEMORY", "USAGE", key, "SAMPLES", _SAMPLES, key=key) for key in keys]
             size += sum(reply for reply in self._link.exchange(asked) if isinstance(reply, int))
         return Weight(sum(counts.values()), size)
 

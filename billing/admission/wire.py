@@ -6,19 +6,20 @@ Nothing is sent again: a command whose reply did not come may have been carried 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import hiredis
 import redis.asyncio
 
 from billing.admission.commands import Command, pack
-from billing.admission.links import STORE_S, Reply, StoreLost, StoreRefused, read_run_id
+from billing.admission.links import STORE_S, Reply, StoreLost, StoreRefused, is_cluster, read_run_id
 from billing.admission.scripts import Scripts
 
 logger = logging.getLogger(__name__)
 
 Taker = Callable[[Reply | StoreLost], None]
+Batch = Iterable[tuple[Command, Taker]]
 _CONNECT_S = 1.0
 _LAST_CHANCE_S = 0.005
 # Errors after which the connection is made anew: that loads the scripts, or finds the server that may be written to.
@@ -47,6 +48,7 @@ class Wire:
         self._on_answered = on_answered
         self._limit_s = limit_s
         self._run = b""
+        self.is_cluster = False  # whether the server is one of a cluster, as it said at the last `connect`
         self._protocol: _Protocol | None = None
 
     @property
@@ -67,12 +69,12 @@ class Wire:
             if protocol is not None:
                 protocol.abort()
             raise StoreLost(str(error) or type(error).__name__, was_sent=False) from None
-        self._run = run
+        self._run, self.is_cluster = run, is_cluster(info)
         self._protocol = protocol
         protocol.on_lost = self._lost
         protocol.on_answered = self._on_answered
 
-    def send(self, commands: Iterable[tuple[Command, Taker]]) -> None:
+    def send(self, commands: Batch) -> None:
         """Send now. Each taker gets its reply, a StoreRefused, or a StoreLost, later and exactly once.
 
         Raises StoreLost when there is no connection.
@@ -86,11 +88,7 @@ class Wire:
 
     async def exchange(self, commands: list[Command]) -> list[Reply]:
         """Send, and wait for all replies. Raises StoreLost."""
-        if not commands:
-            return []
-        gathered = _Gathered(len(commands))
-        self.send([(command, gathered.take) for command in commands])
-        return await gathered.future
+        return await gather(self.send, commands)
 
     def close(self) -> None:
         """Drop the connection; what was sent is lost."""
@@ -102,22 +100,36 @@ class Wire:
         self._on_lost()
 
 
+async def gather(send: Callable[[Batch], None], commands: Sequence[Command]) -> list[Reply]:
+    """Send by `send`, and wait for all replies. Raises StoreLost when one does not come."""
+    if not commands:
+        return []
+    gathered = _Gathered(len(commands))
+    send([(command, gathered.taker(place)) for place, command in enumerate(commands)])
+    return await gathered.future
+
+
 class _Gathered:
-    """Takes so many replies into one future."""
+    """Takes so many replies into one future, each to its place."""
 
     def __init__(self, count: int) -> None:
-        self._count = count
-        self._replies: list[Reply] = []
+        self._missing = count
+        self._replies: list[Reply] = [None] * count
         self.future: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
 
-    def take(self, reply: Reply | StoreLost) -> None:
+    def taker(self, place: int) -> Taker:
+        """Takes the reply to the command at `place`."""
+        return lambda reply: self._take(place, reply)
+
+    def _take(self, place: int, reply: Reply | StoreLost) -> None:
         if self.future.done():
             return
         if isinstance(reply, StoreLost):
             self.future.set_exception(reply)
             return
-        self._replies.append(reply)
-        if len(self._replies) == self._count:
+        self._replies[place] = reply
+        self._missing -= 1
+        if not self._missing:
             self.future.set_result(self._replies)
 
 
@@ -154,7 +166,7 @@ class _Protocol(asyncio.Protocol):
     async def ask(self, packed: list[bytes]) -> list[Any]:
         """The replies to ordinary commands. Raises StoreLost, or StoreRefused for an error among them."""
         gathered = _Gathered(len(packed))
-        self.send(b"".join(packed), [gathered.take] * len(packed))
+        self.send(b"".join(packed), [gathered.taker(place) for place in range(len(packed))])
         replies = await gathered.future
         for reply in replies:
             if isinstance(reply, StoreRefused):

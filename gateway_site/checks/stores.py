@@ -3,6 +3,7 @@
 Only `check --deploy` connects; what it looks at then, every worker looks at all the time (gateway_site/monitor.py).
 """
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -11,9 +12,14 @@ import redis
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 
-from gateway_site.faults import GOOD_POLICY, is_filling
+from billing.admission.commands import plain
+from billing.admission.links import DirectLink, StoreLost
+from billing.admission.scripts import Scripts
+from gateway_site.faults import GOOD_POLICY, Memory, is_filling
+from gateway_site.probes import read_memory
 
 _ANSWER_S = 1.0
+_STORES = ("REDIS_URL", "GATEWAY_COUNTERS_URL")
 
 
 @register
@@ -53,36 +59,49 @@ def check_same_database(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessag
 @register
 def check_redis_url(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
     """gateway_site.E007: a URL of another form would fail in Celery, or lead to another database number."""
-    try:
-        problem = _redis_problem(settings.REDIS_URL)
-    except ValueError:
-        problem = "is not a URL"
-    return [Error(f"REDIS_URL {problem}.", id="gateway_site.E007")] if problem else []
+    found: list[CheckMessage] = []
+    for variable in _STORES:
+        try:
+            problem = _redis_problem(getattr(settings, variable))
+        except ValueError:
+            problem = "is not a URL"
+        if problem:
+            found.append(Error(f"{variable} {problem}.", id="gateway_site.E007"))
+    return found
 
 
 @register(deploy=True)
 def check_store_memory(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
     """gateway_site.W013 and W014: a store that drops counters, or takes none. One that is away is not judged."""
-    try:
-        with redis.Redis.from_url(
-            settings.REDIS_URL, socket_timeout=_ANSWER_S, socket_connect_timeout=_ANSWER_S
-        ) as store:
-            memory: dict[str, Any] = store.info("memory")
-    except (redis.RedisError, OSError, ValueError):
-        return []
+    urls = {getattr(settings, variable): variable for variable in reversed(_STORES)}
+    return [found for url, variable in urls.items() for found in _judge_memory(variable, url)]
+
+
+def _judge_memory(variable: str, url: str) -> list[CheckMessage]:
     found: list[CheckMessage] = []
-    policy = memory.get("maxmemory_policy", GOOD_POLICY)
-    if policy != GOOD_POLICY:
+    memories = _read_memories(url)
+    if bad := [memory.eviction_policy for memory in memories if memory.eviction_policy != GOOD_POLICY]:
         message = (
-            f"The store of REDIS_URL may drop keys when its memory is full: maxmemory-policy is {policy}."
+            f"The store of {variable} may drop keys when its memory is full: maxmemory-policy is {bad[0]}."
         )
         found.append(Warning(message, hint="Set it to noeviction.", id="gateway_site.W013"))
-    used_bytes, max_bytes = int(memory.get("used_memory", 0)), int(memory.get("maxmemory", 0))
-    if is_filling(used_bytes, max_bytes):
-        message = f"The store of REDIS_URL uses {used_bytes} of {max_bytes} bytes of its memory."
+    if full := [memory for memory in memories if is_filling(memory.used_bytes, memory.max_bytes)]:
+        message = (
+            f"The store of {variable} uses {full[0].used_bytes} of {full[0].max_bytes} bytes of its memory."
+        )
         hint = "Give it more: when it is full, calls under hard budgets are refused."
         found.append(Warning(message, hint=hint, id="gateway_site.W014"))
     return found
+
+
+def _read_memories(url: str) -> list[Memory]:
+    """Of each server, or nothing when one does not answer or does not tell."""
+    try:
+        with contextlib.closing(DirectLink(url, Scripts({}), limit_s=_ANSWER_S)) as link:
+            replies = link.ask_each(plain("INFO", "memory", key=b""))
+    except (redis.RedisError, StoreLost, OSError, ValueError):
+        return []
+    return [read_memory(reply) for reply in replies if isinstance(reply, bytes)]
 
 
 def _redis_problem(url: str) -> str:

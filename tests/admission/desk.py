@@ -11,7 +11,7 @@ import msgspec
 
 from billing.admission.commands import Commands, marker_key, pack
 from billing.admission.holds import AT_ONCE, Amounts, Ask, EndFrame, Hold, HoldOwner, Patience
-from billing.admission.links import DirectLink, StoreRefused
+from billing.admission.links import ServerLink, StoreRefused
 from billing.admission.rules import Dimensions, Plan, Rule, RuleBook
 from billing.admission.scripts import Scripts, load_scripts, make_scripts, read_sources
 
@@ -60,7 +60,7 @@ class Desk:
 
     def __post_init__(self) -> None:
         scripts = load_scripts() if self.now_ms is None else scripts_on_a_clock(self.sources)
-        self.link = DirectLink(self.url, scripts)
+        self.link = ServerLink(self.url, scripts)
         self.commands = Commands(scripts)
         self.call = Dimensions(self.department_id, 5, 3, 2, "ann", "large")
         self.book = RuleBook(self.department_id, self.epoch, ZoneInfo("UTC"), self.rules)

@@ -130,7 +130,7 @@ def test_a_store_that_refuses_to_write_is_not_asked_in_a_loop(valkey: EmbeddedVa
         await admissions.start({worker.department_id: await worker.book()})
         calls = [await worker.admit(admissions, 500) for _ in range(20)]
         sent = 0
-        send = admissions._wire.send
+        send = admissions._connections.send
 
         def count(batch: Iterable[tuple[Command, Callable[[Any], None]]]) -> None:
             nonlocal sent
@@ -138,7 +138,7 @@ def test_a_store_that_refuses_to_write_is_not_asked_in_a_loop(valkey: EmbeddedVa
             sent += len(commands)
             send(commands)
 
-        admissions._wire.send = count  # type: ignore[method-assign, assignment]
+        admissions._connections.send = count  # type: ignore[method-assign]
         with redis.Redis.from_url(worker.url) as store:
             if how == "demoted":
                 store.execute_command("REPLICAOF", "127.0.0.1", "1")

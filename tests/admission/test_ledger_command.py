@@ -93,5 +93,5 @@ def test_an_unknown_department_is_said_and_one_without_rules_is_right(office: Of
 
 
 def test_a_store_that_is_away_is_said(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings, "REDIS_URL", "redis://127.0.0.1:1/0")
+    monkeypatch.setattr(settings, "GATEWAY_COUNTERS_URL", "redis://127.0.0.1:1/0")
     assert "FAILED: The counter store is away" in verify(office)

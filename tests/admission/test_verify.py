@@ -15,7 +15,7 @@ from billing.admission.books import read_book
 from billing.admission.commands import Commands, pack
 from billing.admission.holds import Amounts, Ask, EndFrame
 from billing.admission.ledger_view import KEPT, LedgerView
-from billing.admission.links import DirectLink
+from billing.admission.links import ServerLink
 from billing.admission.rebuild import Rebuilder
 from billing.admission.rules import Dimensions
 from billing.admission.scripts import load_scripts
@@ -46,7 +46,7 @@ class Shop:
         Budget.objects.create(department=self.team.department, unit="tokens", period="day", amount=10**18)
         Budget.objects.create(team=self.team, unit="money", period="year", amount=10**18, end_user="*")
         self.department_id = self.team.department_id
-        self.link = DirectLink(os.environ["REDIS_URL"], load_scripts())
+        self.link = ServerLink(os.environ["REDIS_URL"], load_scripts())
         self.commands = Commands(load_scripts())
         self.ledger = LedgerView()
         self.rebuilder = Rebuilder(self.link, self.commands, self.ledger)

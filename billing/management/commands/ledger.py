@@ -44,7 +44,7 @@ class Command(BaseCommand):
         """Print a table; exit status 1 when a department differs, or cannot be compared, in the end."""
         departments = _read_departments(options["department"])
         bad = []
-        with contextlib.closing(DirectLink(settings.REDIS_URL, load_scripts())) as link:
+        with contextlib.closing(DirectLink(settings.GATEWAY_COUNTERS_URL, load_scripts())) as link:
             verifier = _Verifier(link, options["wait"])
             for department in departments:
                 try:

@@ -45,7 +45,7 @@ class Command(ServiceCommand):
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: stop.set())
         scripts = load_scripts()
-        link = DirectLink(settings.REDIS_URL, scripts)
+        link = DirectLink(settings.GATEWAY_COUNTERS_URL, scripts)
         keeper = Keeper(link, Commands(scripts), since=read_shipper_status(directory).keeper)
         thread = threading.Thread(target=keeper.run, args=(stop,), name="keeper", daemon=True)
         thread.start()

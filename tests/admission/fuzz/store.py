@@ -11,7 +11,7 @@ from typing import Any
 from redis.exceptions import ConnectionError as NotConnected
 
 from billing.admission.commands import Command, pack
-from billing.admission.links import DirectLink, Reply, StoreLost
+from billing.admission.links import Reply, ServerLink, StoreLost
 from billing.admission.scripts import Scripts
 from gateway_site.embedded import EmbeddedValkey
 from gateway_site.supervisor import spawn
@@ -31,7 +31,7 @@ class Store(EmbeddedValkey):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self._raw = DirectLink(self.url(), Scripts({}))
+        self._raw = ServerLink(self.url(), Scripts({}))
         self.now_ms = 0
         self.is_paused = False
         self.delayed: list[tuple[bytes, int]] = []
@@ -104,7 +104,7 @@ class Channel:
 
     def __init__(self, store: Store, scripts: Scripts) -> None:
         self._store = store
-        self._link = DirectLink(store.url(), scripts)
+        self._link = ServerLink(store.url(), scripts)
         self.fault: Fault | None = None
         self._interrupt: Callable[[], None] | None = None
         self._interrupt_after = 0
