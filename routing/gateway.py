@@ -19,7 +19,7 @@ from billing.admission.ledger_view import LedgerView
 from billing.admission.rebuild import Rebuilder
 from billing.admission.scripts import load_scripts
 from billing.admission.spool_frames import SpoolFrames, to_end_frame
-from billing.estimate import Estimate, Estimator
+from billing.estimate import Estimator
 from billing.ledger import Ledger, LedgerEntry
 from billing.models import Status
 from billing.refusals import RefusalBundles
@@ -67,6 +67,8 @@ class GatewaySettings:
     max_answer_bytes: int
     keepalive_s: float
     max_stream_s: float
+    max_attempts: int
+    retry_s: float
     key_peppers: str
     private_backends: frozenset[str]
     bounds: Bounds
@@ -89,6 +91,8 @@ class GatewaySettings:
             max_answer_bytes=settings.GATEWAY_MAX_ANSWER_BYTES,
             keepalive_s=settings.GATEWAY_KEEPALIVE_S,
             max_stream_s=settings.GATEWAY_MAX_STREAM_S,
+            max_attempts=settings.GATEWAY_MAX_ATTEMPTS,
+            retry_s=settings.GATEWAY_RETRY_S,
             key_peppers=settings.GATEWAY_KEY_PEPPERS,
             private_backends=settings.GATEWAY_PRIVATE_BACKENDS,
             bounds=Bounds(
@@ -237,18 +241,19 @@ class Gateway:
             logger.error("A call cannot be noted: %s", error, extra={"request_id": str(trace.request_id)})
             raise ledger_unavailable() from None
 
-    def record_growth(self, trace: Trace, estimate: Estimate) -> None:
-        """Append anew how a request that is under way is to stand if this process dies: it holds more now.
+    def record_growth(self, trace: Trace, reserve: Usage, *, attempts: int) -> bool:
+        """Append anew how a request that is under way is to stand if this process dies: it may come to more now.
 
-        Where the spool cannot take it, the call goes on: what was noted when it began stands, and its end has room.
+        False where the spool cannot take it: then what was noted when it began stands, and its end has room.
         """
-        assert trace.price is not None, "a call is only made when it can be priced"  # noqa: S101
-        entry = trace.to_abandoned_entry(estimate.usage_at(trace.price), attempts=trace.attempts)
+        entry = trace.to_abandoned_entry(reserve, attempts=attempts)
         try:
             self.ledger.append_grown(entry)
         except (SpoolFull, OSError, ValueError) as error:
             extra = {"request_id": str(trace.request_id)}
-            logger.warning("It cannot be noted that a call holds more: %s", error, extra=extra)
+            logger.warning("It cannot be noted that a call may come to more: %s", error, extra=extra)
+            return False
+        return True
 
     def count_unrecorded(self, trace: Trace) -> None:
         """Count a request that is no entry of the ledger."""

@@ -6,6 +6,7 @@ from billing.ledger import clean_text
 from billing.spool import SpoolFull
 from billing.tokens import count_tokens
 from billing.usage import Usage
+from routing.attempts import Attempts
 from routing.endpoints.base import Request
 from routing.endpoints.bounds import check_max_tokens
 from routing.endpoints.usage import has_text
@@ -92,16 +93,18 @@ def list_candidates(model: ServedModel, trace: Trace) -> list[Candidate]:
     return [Candidate(upstream, price) for upstream, price in priced if price is not None]
 
 
-def begin_call(gateway: Gateway, trace: Trace, estimate: Estimate) -> None:
-    """The last step before a backend is called: from here on the request has a record, whatever happens."""
-    assert trace.price is not None, "a call is only made when it can be priced"  # noqa: S101
-    gateway.record_begin(trace, estimate.usage_at(trace.price))
-    trace.estimate = estimate
-    trace.call_begins()
+async def call_plain(gateway: Gateway, request: Request, attempts: Attempts, trace: Trace) -> bytes:
+    """The whole answer of the first backend that gives one."""
+    while True:
+        try:
+            return await call_backend(gateway, request, attempts.target, trace)
+        except GatewayError as error:
+            if not await attempts.go_on(error):
+                raise
 
 
-async def call_plain(gateway: Gateway, request: Request, target: Target, trace: Trace) -> bytes:
-    """The backend's whole answer, charged by its figures, or by our count when it gave none that can be true.
+async def call_backend(gateway: Gateway, request: Request, target: Target, trace: Trace) -> bytes:
+    """One backend's whole answer, charged by its figures, or by our count when it gave none that can be true.
 
     A caller who leaves does not stop the call: it is finished within the backend's time limit and charged.
     A failure is raised; one that the backend may bill all the same is charged at our count of the prompt.

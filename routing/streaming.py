@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from billing.usage import Usage
+from routing.attempts import Attempts, stream_limit_s
 from routing.call import Call
 from routing.endpoints.base import Request
 from routing.endpoints.usage import has_text
@@ -30,29 +31,37 @@ _MOST_TIMES = (
 )
 
 
-def stream_limit_s(gateway: Gateway, target: Target) -> float:
-    """How long a stream of this backend may last in all."""
-    return min(target.total_timeout_s, gateway.options.max_stream_s)
-
-
 async def relay_stream(
-    gateway: Gateway, call: Call, request: Request, target: Target, trace: Trace
+    gateway: Gateway, call: Call, request: Request, attempts: Attempts, trace: Trace
 ) -> AsyncGenerator[bytes, None]:
     """The pieces to send to the caller as they come: whole frames, or a comment after a silence.
 
-    Before the first piece every failure is raised, so that it becomes a real status. After it, a failure ends
-    the stream with an error event. However the stream ends - also when the caller leaves, which cancels or
+    A backend that fails before its first byte is followed by another, also after comments were sent. Before the
+    first piece the last failure is raised, so that it becomes a real status. After it, a failure ends the stream
+    with an error event. However the stream ends - also when the caller leaves, which cancels or
     closes this generator - the backend's connection is closed, the use is charged, and the request is recorded
     here and nowhere else, before the caller gets the closing frame.
     """
     trace.is_the_streams = True
     relay = FrameRelay(wants_usage=request.wants_usage, max_frame_bytes=_MAX_FRAME_BYTES)
-    backend = BackendStream(gateway, request, target, relay, trace)
+    backend = BackendStream(gateway, request, attempts.target, relay, trace)
     growth = None if trace.reserve is None else Growth(gateway, trace, relay, trace.reserve)
     is_committed = False
     ending: GatewayError | None = gateway_stopped()  # unless we learn better
     try:
-        while piece := await backend.next_piece():
+        while True:
+            try:
+                piece = await backend.next_piece()
+            except GatewayError as error:
+                if backend.has_begun:
+                    raise
+                await _charge_unanswered(gateway, request, backend, error, trace)
+                if not await attempts.go_on(error):
+                    raise
+                backend = BackendStream(gateway, request, attempts.target, relay, trace)
+                continue
+            if not piece:
+                break
             is_committed = True
             yield piece
             if growth is not None and growth.is_due(piece) and not relay.is_done:
@@ -77,8 +86,17 @@ async def relay_stream(
         elif relay.usage is not None and _is_believable(relay, ending):
             note.write(relay.usage)
         else:
-            await gateway.finish(_count(gateway, request, target, relay, note))
+            await gateway.finish(_count(gateway, request, backend.target, relay, note))
     yield DONE_FRAME if ending is None else b"data: " + error_body(ending) + b"\n\n"
+
+
+async def _charge_unanswered(
+    gateway: Gateway, request: Request, backend: "BackendStream", error: GatewayError, trace: Trace
+) -> None:
+    """Be done with a backend that failed before its first byte; it may bill the prompt all the same."""
+    backend.close()
+    if error.may_have_cost and backend.is_sent:
+        trace.charge(await count_use(gateway, request, backend.target, []))
 
 
 def _is_believable(relay: FrameRelay, ending: GatewayError | None) -> bool:
@@ -127,6 +145,8 @@ class BackendStream:
         self, gateway: Gateway, request: Request, target: Target, relay: FrameRelay, trace: Trace
     ) -> None:
         """Begin to open the stream at once."""
+        self.target = target
+        self.has_begun = False  # its first byte is here
         self._keepalive_s = gateway.options.keepalive_s
         self._keepalive_at = 0.0
         self._bytes_left = _MOST_TIMES * gateway.options.max_answer_bytes
@@ -161,6 +181,7 @@ class BackendStream:
                 if not self._relay.has_ended:
                     raise backend_broke()
                 continue
+            self.has_begun = True
             self._trace.first_byte_arrived()
             self._bytes_left -= len(data)
             if piece := self._relay.feed(data):

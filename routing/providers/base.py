@@ -74,6 +74,19 @@ def backend_bad_answer() -> GatewayError:
     return _failure(502, "backend_bad_answer", message, may_have_cost=True)
 
 
+_FAULTS = frozenset(
+    {
+        *("backend_unreachable", "backend_timeout", "backend_broke", "backend_bad_answer", "backend_error"),
+        *("backend_throttled", "backend_overloaded", "backend_misconfigured"),
+    }
+)
+
+
+def is_backends_fault(error: GatewayError) -> bool:
+    """Whether another backend may serve the same request; what one finds invalid the others would too."""
+    return error.reason in _FAULTS
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """A status other than 200, with the words of its body; none of them is trusted."""
