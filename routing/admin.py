@@ -45,8 +45,8 @@ class AliasInline(TabularInline):
 class CatalogueModelAdmin(AuditedAdmin):
     """The catalogue."""
 
-    list_display = ["name", "description", "max_output_tokens", "is_active"]
-    list_filter = ["is_active"]
+    list_display = ["name", "description", "max_output_tokens", "strategy", "is_active"]
+    list_filter = ["is_active", "strategy"]
     search_fields = ["name", "description"]
     inlines = [AliasInline, RouteInline]
 
@@ -65,7 +65,7 @@ class GrantAdmin(AuditedAdmin):
 class RouteAdmin(AuditedAdmin):
     """Which backends may serve which model."""
 
-    list_display = ["model", "backend", "priority"]
+    list_display = ["model", "backend", "priority", "weight"]
     list_select_related = ["model", "backend"]
     search_fields = ["model__name", "backend__name"]
     autocomplete_fields = ["model", "backend"]
@@ -107,6 +107,7 @@ class BackendForm(ModelForm):
             "first_byte_timeout_s": "First byte",
             "idle_timeout_s": "Idle",
             "total_timeout_s": "Total",
+            "longest_trip_s": "Left alone at most (s)",
         }
 
     def clean_credential(self) -> str:
@@ -230,4 +231,5 @@ class BackendAdmin(ConfirmingAdmin):
                     ]
                 },
             ),
+            ("When it fails", {"fields": ["longest_trip_s"]}),
         ]

@@ -26,10 +26,13 @@ from billing.refusals import RefusalBundles
 from billing.spool import Spool, SpoolFull, sync_files
 from billing.tokens import TokenCounter, load_counter
 from billing.usage import Usage
+from routing.choice import Chooser
 from routing.client_address import TrustedProxies
 from routing.configuration import Configuration, DatabaseThreads
 from routing.endpoints.bounds import Bounds
 from routing.headers import Shown
+from routing.health.board import Board
+from routing.health.news import BackendNews
 from routing.idempotency_store import IdempotencyStore
 from routing.key_watch import KeyWatch
 from routing.metrics import Metrics
@@ -130,6 +133,9 @@ class Gateway:
         self.admissions: Admissions
         self._counters = DatabaseThreads(1)  # sums of a rebuild hold up no look-up of a key
         self.metrics: Metrics
+        self.board = Board()
+        self.chooser = Chooser(self.board)
+        self._backend_news = BackendNews(self.board, options.redis_url)
         self.vitals = Vitals(self)
         self.counter: TokenCounter
         self._pool: Pool
@@ -157,7 +163,13 @@ class Gateway:
         self.admissions = self._make_admissions()
         self.configuration.on_change = self._take_configuration
         await self.admissions.start(self.configuration.snapshot.rule_books)
-        chores = (self._sync_spool(), self.key_uses.run(), self._record_bundles(), self.vitals.run())
+        chores = (
+            self._sync_spool(),
+            self.key_uses.run(),
+            self._record_bundles(),
+            self.vitals.run(),
+            self._backend_news.run(),
+        )
         self._chores = [asyncio.create_task(chore) for chore in chores]
 
     async def close(self) -> None:
@@ -175,6 +187,7 @@ class Gateway:
         await self.key_uses.flush()
         await self.key_watch.close()
         await self.idempotency.close()
+        await self._backend_news.close()
         await self.configuration.close()
         self._pool.close()
         await asyncio.to_thread(self._database.close)

@@ -2,7 +2,7 @@
 
 from billing.ledger import clean_text
 from routing.admission import admit
-from routing.attempts import Attempts
+from routing.attempts import Attempts, check_served
 from routing.authentication import authenticate, authenticate_again
 from routing.call import Call, Reply
 from routing.endpoints.base import Endpoint, Request
@@ -13,7 +13,6 @@ from routing.snapshot import ServedModel
 from routing.stages import (
     call_plain,
     check_model_bounds,
-    choose_backend,
     find_granted_model,
 )
 from routing.streaming import relay_stream
@@ -44,11 +43,12 @@ async def complete(gateway: Gateway, call: Call, endpoint: Endpoint, trace: Trac
 
 async def answer(gateway: Gateway, call: Call, request: Request, model: ServedModel, trace: Trace) -> Reply:
     """What the model answers: route -> admit -> call and charge, another backend where one fails."""
-    attempts = Attempts(gateway, model, choose_backend(model, trace), trace)
+    check_served(gateway, model, trace)
     estimate = await admit(gateway, call, request, model, trace)
     if trace.stay is not None:
-        attempts = await choose_again(gateway, call, request, trace)
-    attempts.begin(estimate)
+        model = await find_again(gateway, call, request, trace)
+    attempts = Attempts(gateway, model, trace)
+    await attempts.begin(estimate)
     if not request.stream:
         return Reply(body=await call_plain(gateway, request, attempts, trace))
     call.client.cancel_when_gone()
@@ -57,11 +57,10 @@ async def answer(gateway: Gateway, call: Call, request: Request, model: ServedMo
     return Reply(headers=dict(_STREAM_HEADERS), first_piece=first_piece, stream=stream, send_within_s=limit_s)
 
 
-async def choose_again(gateway: Gateway, call: Call, request: Request, trace: Trace) -> Attempts:
-    """The backends of a call that has waited: by its key, its model and their prices as they are now."""
+async def find_again(gateway: Gateway, call: Call, request: Request, trace: Trace) -> ServedModel:
+    """The model of a call that has waited, by its key and its grants as they are now."""
     caller = await authenticate_again(gateway, call, trace)
-    model = find_granted_model(gateway.configuration.snapshot, caller, request.model, trace)
-    return Attempts(gateway, model, choose_backend(model, trace), trace)
+    return find_granted_model(gateway.configuration.snapshot, caller, request.model, trace)
 
 
 async def list_models(gateway: Gateway, call: Call, trace: Trace) -> Reply:

@@ -16,13 +16,11 @@ from routing.snapshot import ServedModel, Snapshot, Target
 from routing.trace import Trace
 from teams.errors import (
     GatewayError,
+    internal_error,
     key_model,
     ledger_unavailable,
-    model_draining,
     model_not_granted,
-    model_unavailable,
     model_unknown,
-    model_unpriced,
 )
 from teams.key_holder import KeyHolder
 
@@ -57,17 +55,6 @@ def check_model_bounds(model: ServedModel, request: Request) -> None:
     check_max_tokens(request.max_tokens_field, request.max_tokens, model.max_output_tokens)
 
 
-def choose_backend(model: ServedModel, trace: Trace) -> Target:
-    """The first backend in the route's order that has a price in force. Refuses with 503 when there is none."""
-    for target in model.targets:
-        if (price := target.price_at(trace.admitted_at)) is not None:
-            trace.target, trace.price = target, price
-            return target
-    if model.is_draining:
-        raise model_draining(model.name)
-    raise model_unpriced(model.name) if model.targets else model_unavailable(model.name)
-
-
 def bound_call(gateway: Gateway, request: Request, model: ServedModel, trace: Trace) -> Estimate:
     """The most a call may use and cost, by the size of its prompt: see billing/estimate.py."""
     longest = longest_answer(request.max_tokens, model.max_output_tokens) + request.predicted_bytes
@@ -97,10 +84,16 @@ async def call_plain(gateway: Gateway, request: Request, attempts: Attempts, tra
     """The whole answer of the first backend that gives one."""
     while True:
         try:
-            return await call_backend(gateway, request, attempts.target, trace)
+            answer = await call_backend(gateway, request, attempts.target, trace)
         except GatewayError as error:
             if not await attempts.go_on(error):
                 raise
+        except BaseException:
+            attempts.end(internal_error())
+            raise
+        else:
+            attempts.end(None)
+            return answer
 
 
 async def call_backend(gateway: Gateway, request: Request, target: Target, trace: Trace) -> bytes:

@@ -80,6 +80,7 @@ async def relay_stream(
         )
     finally:
         backend.close()
+        attempts.end(None if call.client.has_left and backend.has_begun else ending)
         note = _Note(gateway, call, trace, ending)
         if ending is not None and not (ending.may_have_cost and backend.is_sent):
             note.write(None)

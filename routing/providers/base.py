@@ -96,10 +96,18 @@ class Refusal:
     param: str | None = None
     code: str | None = None
     retry_after: str | None = None
+    back_in_s: float | None = None
 
 
 def backend_refused(target: Target, refusal: Refusal) -> GatewayError:
-    """The caller's error for a refusal of the backend.
+    """The caller's error for a refusal of the backend, which keeps what the backend said."""
+    error = _as_error(target, refusal)
+    error.backend_status, error.back_in_s = refusal.status, refusal.back_in_s
+    return error
+
+
+def _as_error(target: Target, refusal: Refusal) -> GatewayError:
+    """See backend_refused.
 
     What the backend finds wrong with the request is the caller's to mend: same status, scrubbed words. A
     backend that does not accept our credential or lacks the deployment is our fault: 502, never 401 or 404.
