@@ -6,6 +6,7 @@ from routing.frames import FrameRelay
 from routing.gateway import Gateway
 from routing.refusals import cut_error
 from routing.trace import Trace
+from teams.errors import GatewayError
 
 
 class Growth:
@@ -25,21 +26,22 @@ class Growth:
         """Whether `extend` has something to do, now that `piece` came."""
         return not self._is_over and self._gauge.feed(piece) >= self._look_at
 
-    async def extend(self) -> None:
+    async def extend(self) -> GatewayError | None:
         """Look at what was truly produced, and hold another step if that nears what is held.
 
-        Raises GatewayError when there is no more, and what was held is used: the stream is to end.
+        Returns the error to end the stream with when there is no more, and what was held is used.
         """
         texts = self._relay.texts()
         self._produced_tokens += tokens_of(texts[self._texts_seen :])
         self._texts_seen = len(texts)
         self._gauge.restart()
-        if more := self._reserve.next_step(self._produced_tokens):
-            await self._ask(more)
+        more = self._reserve.next_step(self._produced_tokens)
+        cut = await self._ask(more) if more else None
         self._is_over = self._is_over or self._reserve.is_whole
         self._look_at = self._reserve.due_at - self._produced_tokens
+        return cut
 
-    async def _ask(self, more: Amounts) -> None:
+    async def _ask(self, more: Amounts) -> GatewayError | None:
         trace, reserve = self._trace, self._reserve
         assert trace.caller is not None  # noqa: S101 - who is unknown holds nothing
         owner = trace.caller.owner
@@ -54,4 +56,5 @@ class Growth:
         elif outcome is False:
             self._is_over = True
         elif not reserve.refused(self._produced_tokens):
-            raise cut_error(outcome)
+            return cut_error(outcome)
+        return None

@@ -44,28 +44,19 @@ async def relay_stream(
     """
     trace.is_the_streams = True
     relay = FrameRelay(wants_usage=request.wants_usage, max_frame_bytes=_MAX_FRAME_BYTES)
-    backend = BackendStream(gateway, request, attempts.target, relay, trace)
+    source = _Source(gateway, request, attempts, relay, trace)
     growth = None if trace.reserve is None else Growth(gateway, trace, relay, trace.reserve)
     is_committed = False
     ending: GatewayError | None = gateway_stopped()  # unless we learn better
     try:
-        while True:
-            try:
-                piece = await backend.next_piece()
-            except GatewayError as error:
-                if backend.has_begun:
-                    raise
-                await _charge_unanswered(gateway, request, backend, error, trace)
-                if not await attempts.go_on(error):
-                    raise
-                backend = BackendStream(gateway, request, attempts.target, relay, trace)
-                continue
-            if not piece:
-                break
+        while piece := await source.next_piece():
+            cut = None  # what the caller is about to get is held before, however much came at once
+            if growth is not None and growth.is_due(piece) and not relay.is_done:
+                cut = await growth.extend()
             is_committed = True
             yield piece
-            if growth is not None and growth.is_due(piece) and not relay.is_done:
-                await growth.extend()
+            if cut is not None:
+                raise cut
         ending = None
     except GatewayError as error:
         ending = error
@@ -79,6 +70,7 @@ async def relay_stream(
             "A stream failed for an unknown reason.", extra={"request_id": str(trace.request_id)}
         )
     finally:
+        backend = source.backend
         backend.close()
         attempts.end(None if call.client.has_left and backend.has_begun else ending)
         note = _Note(gateway, call, trace, ending)
@@ -91,13 +83,42 @@ async def relay_stream(
     yield DONE_FRAME if ending is None else b"data: " + error_body(ending) + b"\n\n"
 
 
-async def _charge_unanswered(
-    gateway: Gateway, request: Request, backend: "BackendStream", error: GatewayError, trace: Trace
-) -> None:
-    """Be done with a backend that failed before its first byte; it may bill the prompt all the same."""
-    backend.close()
-    if error.may_have_cost and backend.is_sent:
-        trace.charge(await count_use(gateway, request, backend.target, []))
+class _Source:
+    """The stream of the first backend that gives one."""
+
+    def __init__(
+        self, gateway: Gateway, request: Request, attempts: Attempts, relay: FrameRelay, trace: Trace
+    ) -> None:
+        self._gateway = gateway
+        self._request = request
+        self._attempts = attempts
+        self._relay = relay
+        self._trace = trace
+        self.backend = self._open()
+
+    async def next_piece(self) -> bytes:
+        """See BackendStream; where a backend fails before its first byte, the next one's."""
+        while True:
+            try:
+                return await self.backend.next_piece()
+            except GatewayError as error:
+                if self.backend.has_begun:
+                    raise
+                await self._charge_unanswered(error)
+                if not await self._attempts.go_on(error):
+                    raise
+                self.backend = self._open()
+
+    def _open(self) -> "BackendStream":
+        return BackendStream(self._gateway, self._request, self._attempts.target, self._relay, self._trace)
+
+    async def _charge_unanswered(self, error: GatewayError) -> None:
+        """Be done with a backend that failed before its first byte; it may bill the prompt all the same."""
+        self.backend.close()
+        if not error.may_have_cost:
+            self.backend.is_sent = False  # what was refused costs nothing, whatever becomes of this request
+        elif self.backend.is_sent:
+            self._trace.charge(await count_use(self._gateway, self._request, self.backend.target, []))
 
 
 def _is_believable(relay: FrameRelay, ending: GatewayError | None) -> bool:

@@ -203,7 +203,7 @@ def test_a_caller_who_never_reads_is_cut_off_after_the_whole_calls_time(
 
 
 def test_a_shutdown_that_cuts_streams_off_still_records_each(
-    processes: Processes, simulator: Simulator
+    processes: Processes, product: Product, simulator: Simulator
 ) -> None:
     own = processes.start_product(with_shipper=False, GATEWAY_SHUTDOWN_S="1")
     caller = make_caller(simulator.base_url, own, idle_timeout_s=60)
