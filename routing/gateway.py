@@ -32,6 +32,7 @@ from routing.configuration import Configuration, DatabaseThreads
 from routing.endpoints.bounds import Bounds
 from routing.headers import Shown
 from routing.health.board import Board
+from routing.health.events import BackendEvents
 from routing.health.news import BackendNews
 from routing.idempotency_store import IdempotencyStore
 from routing.key_watch import KeyWatch
@@ -135,8 +136,8 @@ class Gateway:
         self.metrics: Metrics
         self.board = Board()
         self.chooser = Chooser(self.board)
-        self._backend_news = BackendNews(self.board, options.redis_url)
         self.vitals = Vitals(self)
+        self._backend_news: BackendNews
         self.counter: TokenCounter
         self._pool: Pool
         self._providers: dict[str, Provider]
@@ -154,6 +155,8 @@ class Gateway:
             )
         )
         self.metrics = Metrics(options.spool_dir / METRICS_FOLDER)
+        events = BackendEvents(self.metrics, self._database.run)
+        self._backend_news = BackendNews(self.board, options.redis_url, events.take)
         self.counter = await asyncio.to_thread(load_counter)
         self._pool = Pool(Dialer(options.private_backends))
         provider = OpenAIProvider(self._pool, max_answer_bytes=options.max_answer_bytes)

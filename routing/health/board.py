@@ -24,7 +24,6 @@ class Health:
     breaker: Breaker = field(default_factory=Breaker)
     under_way: int = 0
     first_byte_s: float = 0.0
-    trips: int = 0  # by this worker
 
     def learn(self, seconds: float) -> None:
         """A call was answered after so long."""
@@ -40,6 +39,7 @@ class Change:
     state: State
     wait_s: float = 0.0
     reason: str = ""
+    trips: int = 0  # in a row
 
 
 class Board:
@@ -110,8 +110,7 @@ class Board:
             return
         before = breaker.state
         if breaker.record(outcome, now, is_probe=attempt.is_probe):
-            health.trips += 1
-            self.on_change(Change(health, State.OPEN, breaker.until - now, reason))
+            self.on_change(Change(health, State.OPEN, breaker.until - now, reason, breaker.trips))
         elif breaker.state is State.RETURNING and before is not State.RETURNING:
             self.on_change(Change(health, State.RETURNING))
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+LEAST_TRIP_S = 1.0  # by then every worker has heard of it
 RETURN_S = 5.0  # from the first good answer to all of its share
 _LEAST_SHARE = 0.1
 _THROTTLED = (429, 503)
@@ -89,9 +90,14 @@ class Breaker:
         self._windows = [_Window(rule) for rule in rules]
         self._since = 0.0  # RETURNING
 
+    @property
+    def is_away(self) -> bool:
+        """Whether it gets no calls but probes."""
+        return self.state in (State.OPEN, State.PROBING)
+
     def is_probe_due(self, now: float) -> bool:
         """Whether a call may be made to see whether the backend is back."""
-        return self.state in (State.OPEN, State.PROBING) and now >= self.until
+        return self.is_away and now >= self.until
 
     def share(self, now: float) -> float:
         """Which part of its calls a backend gets: 0 while it is left alone."""
@@ -129,7 +135,7 @@ class Breaker:
                 return True
             self.state, self._since = State.RETURNING, now
             return False
-        if self.state in (State.OPEN, State.PROBING):
+        if self.is_away:
             return False
         if tripping or told or (failed and self.state is State.RETURNING):
             self._trip(self._trip_s(tripping or self._windows), outcome, now)
@@ -148,7 +154,7 @@ class Breaker:
 
     def hear_return(self, since: float) -> None:
         """Another worker's probe was answered well at `since`."""
-        if self.state in (State.OPEN, State.PROBING) and since >= self._opened_at:
+        if self.is_away and since >= self._opened_at:
             self.state, self._since = State.RETURNING, since
 
     def _trip_s(self, windows: "Sequence[_Window]") -> float:
@@ -157,7 +163,8 @@ class Breaker:
     def _trip(self, trip_s: float, outcome: Outcome, now: float) -> None:
         self.trips += 1
         wait_s = trip_s * 2 ** min(self.trips - 1, 10) if outcome.back_in_s is None else outcome.back_in_s
-        self.state, self.until, self._opened_at = State.OPEN, now + min(wait_s, self.longest_trip_s), now
+        wait_s = min(max(wait_s, LEAST_TRIP_S), self.longest_trip_s)
+        self.state, self.until, self._opened_at = State.OPEN, now + wait_s, now
         for window in self._windows:
             window.buckets.clear()
 

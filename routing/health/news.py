@@ -7,6 +7,7 @@ import asyncio
 import logging
 import secrets
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import redis.asyncio
@@ -30,7 +31,8 @@ _AWAY = (RedisError, OSError, TimeoutError)
 class BackendNews:
     """Reads what others tell into a board, and tells what it decides."""
 
-    def __init__(self, board: Board, redis_url: str) -> None:
+    def __init__(self, board: Board, redis_url: str, on_change: Callable[[Change], Awaitable[None]]) -> None:
+        """`on_change` is told of what this worker decided, after the others."""
         self._board = board
         self._store: Any = redis.asyncio.Redis.from_url(
             redis_url,
@@ -43,6 +45,7 @@ class BackendNews:
         self._ahead_ms = 0.0  # the store's clock against our monotonic one
         self._is_heard = True
         self._telling: set[asyncio.Task[None]] = set()
+        self._on_change = on_change
         board.on_change = self.tell
         board.may_probe = self._may_probe
 
@@ -86,17 +89,16 @@ class BackendNews:
         task.add_done_callback(self._telling.discard)
 
     async def _tell(self, change: Change) -> None:
+        await self._tell_others(change)
+        await self._on_change(change)
+
+    async def _tell_others(self, change: Change) -> None:
         now_ms = time.monotonic() * 1000 + self._ahead_ms
         backend_id, breaker = change.health.backend_id, change.health.breaker
-        extra = {"backend": change.health.name}
         try:
             if change.state is State.OPEN:
-                logger.error(
-                    "A backend is left alone for %.1f s: %s", change.wait_s, change.reason, extra=extra
-                )
                 text = f"open {now_ms + change.wait_s * 1000:.0f} {breaker.trips}"
             else:
-                logger.warning("A backend is back.", extra=extra)
                 text = f"back {now_ms:.0f}"
             async with self._store.pipeline(transaction=False) as pipe:
                 await pipe.hset(STATES, backend_id, text).delete(_PROBE % backend_id).execute()
