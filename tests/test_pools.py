@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
+from audit.models import AdminEvent
 from routing.health.breaker import RETURN_S
 from routing.models import Backend, CatalogueModel, Route
 from tests.factories import Caller, make_backend, make_caller, wait_for_record
@@ -50,6 +51,13 @@ def served_by(product: Product, caller: Caller) -> str:
     return answer.headers["x-gateway-backend"]
 
 
+def event_of(backend: Backend, action: str) -> AdminEvent:
+    events = AdminEvent.objects.filter(action=action, object_id=str(backend.pk))
+    event = wait_for(events.first, f"the event {action}")
+    assert isinstance(event, AdminEvent)
+    return event
+
+
 def test_a_throttled_backend_is_left_alone_by_every_worker_until_it_said(
     products: tuple[Product, ...], simulator: Simulator, backend_port: int
 ) -> None:
@@ -67,6 +75,10 @@ def test_a_throttled_backend_is_left_alone_by_every_worker_until_it_said(
         first.answer_json(ANSWER)
         wait_for(lambda: served_by(products[1], caller) == caller.backend.name, "the backend's return")
         assert time.monotonic() - began >= 3
+        trip, back = (event_of(caller.backend, action) for action in ("backend.trip", "backend.return"))
+        assert trip.actor == "gateway"
+        assert trip.after == {"reason": "backend_throttled", "wait_s": 3.0, "trips": 1}
+        assert trip.at < back.at
         # Every worker gives it all of its calls again, and not at once.
         time.sleep(RETURN_S + 1)
         for product in products:
