@@ -13,6 +13,7 @@ from audit.admin_trail import AuditedAdmin
 from billing.models import PriceEntry
 from routing.credentials import CredentialError, decrypt_credential, encrypt_credential
 from routing.draining import drain_backend, undrain_backend
+from routing.health.seen import read_left_alone_until
 from routing.models import Backend, CatalogueModel, Grant, ModelAlias, Route
 from routing.queries import list_models_served_only_by
 from teams.admin.confirmed import ConfirmingAdmin, Step
@@ -200,7 +201,10 @@ class BackendAdmin(ConfirmingAdmin):
         """Whether it gets calls."""
         if not backend.is_active:
             return "Inactive"
-        return "Draining" if backend.is_draining else "Active"
+        if backend.is_draining:
+            return "Draining"
+        until = read_left_alone_until(backend.pk)
+        return "Active" if until is None else f"Fails: left alone until {until:%H:%M:%S} UTC"
 
     @admin.display(description="Credential in use")
     def credential_state(self, backend: Backend) -> str:

@@ -10,9 +10,12 @@ import pytest
 
 from audit.models import AdminEvent
 from routing.health.breaker import RETURN_S
+from routing.health.seen import read_left_alone_until
 from routing.models import Backend, CatalogueModel, Route
+from tests.administration.desk import Desk
 from tests.factories import Caller, make_backend, make_caller, wait_for_record
 from tests.metrics import scrape
+from tests.people import make_admin
 from tests.processes import Processes, Product, Simulator, wait_for
 from tests.recorded import recorded_backend
 from tests.routes import CHAT
@@ -61,12 +64,15 @@ def event_of(backend: Backend, action: str) -> AdminEvent:
 def test_a_throttled_backend_is_left_alone_by_every_worker_until_it_said(
     products: tuple[Product, ...], simulator: Simulator, backend_port: int
 ) -> None:
+    desk = Desk(make_admin())
     with recorded_backend(backend_port) as first:
         first.answer = refusal(429, b"Retry-After: 3")
         caller = make_pool(first.base_url, simulator.base_url, products)
         began = time.monotonic()
         assert served_by(products[0], caller) != caller.backend.name
         time.sleep(1)  # by then the others have heard
+        page = desk.get("/admin/routing/backend/", {"q": caller.backend.name})
+        assert "Fails: left alone until" in page.content.decode()
         for _ in range(5):
             for product in products:
                 assert served_by(product, caller) != caller.backend.name
@@ -75,6 +81,7 @@ def test_a_throttled_backend_is_left_alone_by_every_worker_until_it_said(
         first.answer_json(ANSWER)
         wait_for(lambda: served_by(products[1], caller) == caller.backend.name, "the backend's return")
         assert time.monotonic() - began >= 3
+        assert read_left_alone_until(caller.backend.pk) is None
         trip, back = (event_of(caller.backend, action) for action in ("backend.trip", "backend.return"))
         assert trip.actor == "gateway"
         assert trip.after == {"reason": "backend_throttled", "wait_s": 3.0, "trips": 1}
