@@ -108,6 +108,29 @@ def test_one_call_of_all_workers_finds_out_whether_it_is_back(
         assert caller.backend.name not in served
 
 
+def test_a_probe_whose_caller_leaves_is_followed_by_another(
+    products: tuple[Product, ...], simulator: Simulator, backend_port: int
+) -> None:
+    with recorded_backend(backend_port) as first:
+        first.answer = refusal(503, b"Retry-After: 1")
+        caller = make_pool(first.base_url, simulator.base_url, products)
+        assert served_by(products[0], caller) != caller.backend.name
+        first.answer, first.dripping = b"", b"HTTP/1.1 200 OK\r\nX-Slow: yes"
+        time.sleep(1)
+        headers, body = {"Authorization": f"Bearer {caller.secret}"}, {"model": caller.model, **CHAT.content}
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(
+                CHAT.url(products[0], caller.model),
+                json=body | {"stream": True},
+                headers=headers,
+                timeout=0.3,
+            )
+        assert len(first.bodies) == 2
+        first.dripping = b""
+        first.answer_json(ANSWER)
+        wait_for(lambda: served_by(products[1], caller) == caller.backend.name, "another probe", 5)
+
+
 def test_where_all_are_away_callers_are_told_when_to_come_back(product: Product, backend_port: int) -> None:
     with recorded_backend(backend_port) as only:
         only.answer = refusal(429, b"Retry-After: 60")

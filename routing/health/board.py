@@ -49,6 +49,9 @@ class Board:
         self._clock = clock
         self._known: dict[int, Health] = {}
         self.on_change: Callable[[Change], None] = lambda change: None
+        self.on_drop: Callable[[int], None] = lambda backend_id: (
+            None
+        )  # a probe told nothing: another may be made
         # Whether this worker may probe a backend now, rather than another one.
         self.may_probe: Callable[[int, float], Awaitable[bool]] = _always
 
@@ -107,6 +110,7 @@ class Board:
         if outcome is None:
             if attempt.is_probe:
                 breaker.drop_probe(now)
+                self.on_drop(health.backend_id)
             return
         before = breaker.state
         if breaker.record(outcome, now, is_probe=attempt.is_probe):

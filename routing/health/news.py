@@ -4,10 +4,11 @@ While the store is away each worker goes by what it sees itself.
 """
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import redis.asyncio
@@ -47,6 +48,7 @@ class BackendNews:
         self._telling: set[asyncio.Task[None]] = set()
         self._on_change = on_change
         board.on_change = self.tell
+        board.on_drop = self.drop
         board.may_probe = self._may_probe
 
     async def run(self) -> None:
@@ -84,9 +86,20 @@ class BackendNews:
 
     def tell(self, change: Change) -> None:
         """Tell the others; nobody waits for that."""
-        task = asyncio.get_running_loop().create_task(self._tell(change))
+        self._begin(self._tell(change))
+
+    def drop(self, backend_id: int) -> None:
+        """Give the right to probe back."""
+        self._begin(self._drop(backend_id))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
+
+    async def _drop(self, backend_id: int) -> None:
+        with contextlib.suppress(*_AWAY):  # it lapses
+            await self._store.delete(_PROBE % backend_id)
 
     async def _tell(self, change: Change) -> None:
         await self._tell_others(change)
