@@ -12,6 +12,18 @@ OPEN_MARK = (
 )
 
 
+class FailedAttempt(msgspec.Struct, frozen=True):
+    """A call to a backend after which another was made for the same request. Money in nano-dollars."""
+
+    backend_id: int
+    backend: str
+    reason: str
+    duration_ms: int
+    input_tokens: int
+    output_tokens: int
+    cost_nanousd: int
+
+
 class LedgerEntry(msgspec.Struct):
     """The columns of UsageRecord, in the same names (a test holds the two together)."""
 
@@ -55,6 +67,7 @@ class LedgerEntry(msgspec.Struct):
     requests: int = 1
     model_alias: str | None = None
     list_price_id: int | None = None
+    failed_attempts: tuple[FailedAttempt, ...] | None = None
     spool: uuid.UUID | None = None
     seq: int = 0
 

@@ -186,7 +186,12 @@ class UsageRecord(models.Model):
     output_cost_nanousd = models.BigIntegerField()
     cost_nanousd = models.BigIntegerField()
 
-    attempts = models.PositiveSmallIntegerField()
+    attempts = models.PositiveSmallIntegerField(
+        help_text="Calls to backends; tokens and cost are of all of them."
+    )
+    failed_attempts = models.JSONField(
+        null=True, help_text="The calls after which another was made, with what each may have used and cost."
+    )
     duration_ms = models.PositiveIntegerField()
     first_byte_ms = models.PositiveIntegerField(null=True)
     overhead_us = models.PositiveIntegerField(

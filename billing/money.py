@@ -69,6 +69,14 @@ class Cost:
     cache_write_nanousd: int = 0
     output_nanousd: int = 0
 
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(
+            self.input_nanousd + other.input_nanousd,
+            self.cached_input_nanousd + other.cached_input_nanousd,
+            self.cache_write_nanousd + other.cache_write_nanousd,
+            self.output_nanousd + other.output_nanousd,
+        )
+
     @property
     def total_nanousd(self) -> int:
         """The sum of the kinds: what the ledger charges."""

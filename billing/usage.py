@@ -37,6 +37,17 @@ class Usage:
         if self.reasoning_tokens > self.output_tokens:
             raise UnusableUsage("more reasoning tokens than output tokens")
 
+    def __add__(self, other: "Usage") -> "Usage":
+        """Of two calls together."""
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.cached_input_tokens + other.cached_input_tokens,
+            self.cache_write_tokens + other.cache_write_tokens,
+            self.output_tokens + other.output_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+            self.estimated or other.estimated,
+        )
+
     @property
     def plain_input_tokens(self) -> int:
         """Input tokens at the ordinary price."""

@@ -164,6 +164,8 @@ GATEWAY_MAX_TOOLS = env.integer("GATEWAY_MAX_TOOLS", 512, least=1)
 GATEWAY_MAX_CHOICES = env.integer("GATEWAY_MAX_CHOICES", 128, least=1)
 GATEWAY_MAX_INPUTS = env.integer("GATEWAY_MAX_INPUTS", 2_048, least=1)
 GATEWAY_MAX_TOKENS = env.integer("GATEWAY_MAX_TOKENS", 1_000_000, least=1)
+GATEWAY_MAX_ATTEMPTS = env.integer("GATEWAY_MAX_ATTEMPTS", 3, least=1)
+GATEWAY_RETRY_S = env.integer("GATEWAY_RETRY_S", 60, least=0)
 GATEWAY_MAX_STREAM_S = env.integer("GATEWAY_MAX_STREAM_S", 3_600, least=1)
 # Whether answers name their backend and their cost in x-gateway-backend and x-gateway-cost-usd.
 GATEWAY_SHOW_BACKEND = env.flag("GATEWAY_SHOW_BACKEND", default=True)

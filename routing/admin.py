@@ -13,6 +13,7 @@ from audit.admin_trail import AuditedAdmin
 from billing.models import PriceEntry
 from routing.credentials import CredentialError, decrypt_credential, encrypt_credential
 from routing.draining import drain_backend, undrain_backend
+from routing.health.seen import read_left_alone_until
 from routing.models import Backend, CatalogueModel, Grant, ModelAlias, Route
 from routing.queries import list_models_served_only_by
 from teams.admin.confirmed import ConfirmingAdmin, Step
@@ -45,8 +46,8 @@ class AliasInline(TabularInline):
 class CatalogueModelAdmin(AuditedAdmin):
     """The catalogue."""
 
-    list_display = ["name", "description", "max_output_tokens", "is_active"]
-    list_filter = ["is_active"]
+    list_display = ["name", "description", "max_output_tokens", "strategy", "is_active"]
+    list_filter = ["is_active", "strategy"]
     search_fields = ["name", "description"]
     inlines = [AliasInline, RouteInline]
 
@@ -65,7 +66,7 @@ class GrantAdmin(AuditedAdmin):
 class RouteAdmin(AuditedAdmin):
     """Which backends may serve which model."""
 
-    list_display = ["model", "backend", "priority"]
+    list_display = ["model", "backend", "priority", "weight"]
     list_select_related = ["model", "backend"]
     search_fields = ["model__name", "backend__name"]
     autocomplete_fields = ["model", "backend"]
@@ -107,6 +108,7 @@ class BackendForm(ModelForm):
             "first_byte_timeout_s": "First byte",
             "idle_timeout_s": "Idle",
             "total_timeout_s": "Total",
+            "longest_trip_s": "Left alone at most (s)",
         }
 
     def clean_credential(self) -> str:
@@ -199,7 +201,10 @@ class BackendAdmin(ConfirmingAdmin):
         """Whether it gets calls."""
         if not backend.is_active:
             return "Inactive"
-        return "Draining" if backend.is_draining else "Active"
+        if backend.is_draining:
+            return "Draining"
+        until = read_left_alone_until(backend.pk)
+        return "Active" if until is None else f"Fails: left alone until {until:%H:%M:%S} UTC"
 
     @admin.display(description="Credential in use")
     def credential_state(self, backend: Backend) -> str:
@@ -230,4 +235,5 @@ class BackendAdmin(ConfirmingAdmin):
                     ]
                 },
             ),
+            ("When it fails", {"fields": ["longest_trip_s"]}),
         ]

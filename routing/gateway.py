@@ -19,17 +19,21 @@ from billing.admission.ledger_view import LedgerView
 from billing.admission.rebuild import Rebuilder
 from billing.admission.scripts import load_scripts
 from billing.admission.spool_frames import SpoolFrames, to_end_frame
-from billing.estimate import Estimate, Estimator
+from billing.estimate import Estimator
 from billing.ledger import Ledger, LedgerEntry
 from billing.models import Status
 from billing.refusals import RefusalBundles
 from billing.spool import Spool, SpoolFull, sync_files
 from billing.tokens import TokenCounter, load_counter
 from billing.usage import Usage
+from routing.choice import Chooser
 from routing.client_address import TrustedProxies
 from routing.configuration import Configuration, DatabaseThreads
 from routing.endpoints.bounds import Bounds
 from routing.headers import Shown
+from routing.health.board import Board
+from routing.health.events import BackendEvents
+from routing.health.news import BackendNews
 from routing.idempotency_store import IdempotencyStore
 from routing.key_watch import KeyWatch
 from routing.metrics import Metrics
@@ -67,6 +71,8 @@ class GatewaySettings:
     max_answer_bytes: int
     keepalive_s: float
     max_stream_s: float
+    max_attempts: int
+    retry_s: float
     key_peppers: str
     private_backends: frozenset[str]
     bounds: Bounds
@@ -90,6 +96,8 @@ class GatewaySettings:
             max_answer_bytes=settings.GATEWAY_MAX_ANSWER_BYTES,
             keepalive_s=settings.GATEWAY_KEEPALIVE_S,
             max_stream_s=settings.GATEWAY_MAX_STREAM_S,
+            max_attempts=settings.GATEWAY_MAX_ATTEMPTS,
+            retry_s=settings.GATEWAY_RETRY_S,
             key_peppers=settings.GATEWAY_KEY_PEPPERS,
             private_backends=settings.GATEWAY_PRIVATE_BACKENDS,
             bounds=Bounds(
@@ -128,7 +136,10 @@ class Gateway:
         self.admissions: Admissions
         self._counters = DatabaseThreads(1)  # sums of a rebuild hold up no look-up of a key
         self.metrics: Metrics
+        self.board = Board()
+        self.chooser = Chooser(self.board)
         self.vitals = Vitals(self)
+        self._backend_news: BackendNews
         self.counter: TokenCounter
         self._pool: Pool
         self._providers: dict[str, Provider]
@@ -146,6 +157,8 @@ class Gateway:
             )
         )
         self.metrics = Metrics(options.spool_dir / METRICS_FOLDER)
+        events = BackendEvents(self.metrics, self._database.run)
+        self._backend_news = BackendNews(self.board, options.redis_url, events.take)
         self.counter = await asyncio.to_thread(load_counter)
         self._pool = Pool(Dialer(options.private_backends))
         provider = OpenAIProvider(self._pool, max_answer_bytes=options.max_answer_bytes)
@@ -155,7 +168,13 @@ class Gateway:
         self.admissions = self._make_admissions()
         self.configuration.on_change = self._take_configuration
         await self.admissions.start(self.configuration.snapshot.rule_books)
-        chores = (self._sync_spool(), self.key_uses.run(), self._record_bundles(), self.vitals.run())
+        chores = (
+            self._sync_spool(),
+            self.key_uses.run(),
+            self._record_bundles(),
+            self.vitals.run(),
+            self._backend_news.run(),
+        )
         self._chores = [asyncio.create_task(chore) for chore in chores]
 
     async def close(self) -> None:
@@ -173,6 +192,7 @@ class Gateway:
         await self.key_uses.flush()
         await self.key_watch.close()
         await self.idempotency.close()
+        await self._backend_news.close()
         await self.configuration.close()
         self._pool.close()
         await asyncio.to_thread(self._database.close)
@@ -239,18 +259,19 @@ class Gateway:
             logger.error("A call cannot be noted: %s", error, extra={"request_id": str(trace.request_id)})
             raise ledger_unavailable() from None
 
-    def record_growth(self, trace: Trace, estimate: Estimate) -> None:
-        """Append anew how a request that is under way is to stand if this process dies: it holds more now.
+    def record_growth(self, trace: Trace, reserve: Usage, *, attempts: int) -> bool:
+        """Append anew how a request that is under way is to stand if this process dies: it may come to more now.
 
-        Where the spool cannot take it, the call goes on: what was noted when it began stands, and its end has room.
+        False where the spool cannot take it: then what was noted when it began stands, and its end has room.
         """
-        assert trace.price is not None, "a call is only made when it can be priced"  # noqa: S101
-        entry = trace.to_abandoned_entry(estimate.usage_at(trace.price), attempts=trace.attempts)
+        entry = trace.to_abandoned_entry(reserve, attempts=attempts)
         try:
             self.ledger.append_grown(entry)
         except (SpoolFull, OSError, ValueError) as error:
             extra = {"request_id": str(trace.request_id)}
-            logger.warning("It cannot be noted that a call holds more: %s", error, extra=extra)
+            logger.warning("It cannot be noted that a call may come to more: %s", error, extra=extra)
+            return False
+        return True
 
     def count_unrecorded(self, trace: Trace) -> None:
         """Count a request that is no entry of the ledger."""

@@ -50,7 +50,9 @@ class Growth:
         )
         if outcome is True:
             reserve.extended(more)
-            self._gateway.record_growth(trace, reserve.now)
+            assert trace.price is not None  # noqa: S101 - a call is only made when it can be priced
+            usage = reserve.now.usage_at(trace.price)
+            self._gateway.record_growth(trace, usage, attempts=trace.attempts)
         elif outcome is False:
             self._is_over = True
         elif not reserve.refused(self._produced_tokens):

@@ -28,13 +28,23 @@ def describe(trace: Trace, shown: Shown) -> dict[str, str]:
     if trace.called_at is None or trace.target is None:
         return headers
     headers["x-gateway-model"] = trace.model
-    headers["x-gateway-attempts"] = str(trace.attempts)
+    headers["x-gateway-attempts"] = _tell_attempts(trace, shown)
     headers["x-gateway-overhead-ms"] = f"{trace.overhead_s * 1000:.3f}"
     if shown.backend:
         headers["x-gateway-backend"] = trace.target.name
     if shown.cost and not trace.streamed:
         headers["x-gateway-cost-usd"] = decimal_usd(trace.cost.total_nanousd)
     return headers
+
+
+def _tell_attempts(trace: Trace, shown: Shown) -> str:
+    """How many calls were made, and which of them failed: `2; failed="primary=backend_timeout"`."""
+    if not trace.failed:
+        return str(trace.attempts)
+    told = ", ".join(
+        f"{each.backend}={each.reason}" if shown.backend else each.reason for each in trace.failed
+    )
+    return f'{trace.attempts}; failed="{told}"'
 
 
 def describe_levels(admitted: Admitted, shown: Shown) -> dict[str, str]:

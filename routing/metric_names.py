@@ -87,6 +87,19 @@ COST = Metric("gateway_cost_usd", "counter", ("team", "model"), "Cost in US doll
 BACKEND_ERRORS = Metric(
     "gateway_backend_errors", "counter", ("backend", "reason"), "Calls to a backend that failed."
 )
+BACKEND_TRIPS = Metric(
+    "gateway_backend_trips",
+    "counter",
+    ("backend",),
+    "How often this worker decided to leave a backend alone.",
+)
+BACKEND_RETURNS = Metric(
+    "gateway_backend_returns",
+    "counter",
+    ("backend",),
+    "How often a probe of this worker found a backend well again.",
+)
+BACKENDS_AWAY = Metric("gateway_backends_away", "gauge", (), "Backends that are left alone, or being probed.")
 KEY_HITS = Metric("gateway_key_cache_hits", "counter", (), "Keys that the worker knew already.")
 KEY_MISSES = Metric("gateway_key_cache_misses", "counter", (), "Keys that had to be looked up in PostgreSQL.")
 LOOP_LAG = Metric(
@@ -158,6 +171,9 @@ METRICS = (
     ESTIMATED,
     COST,
     BACKEND_ERRORS,
+    BACKEND_TRIPS,
+    BACKEND_RETURNS,
+    BACKENDS_AWAY,
     KEY_HITS,
     KEY_MISSES,
     LOOP_LAG,

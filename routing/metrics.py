@@ -122,6 +122,14 @@ class Metrics:
         """Count a call that a limit or budget applies to; one of ADMISSION_OUTCOMES."""
         self._values[self._admissions[outcome]] += 1
 
+    def count_backend_error(self, backend: str, reason: str) -> None:
+        """Count a failed call after which another was made; that of the last one is the request's (see `count`)."""
+        self._values[self._place(names.BACKEND_ERRORS, (backend, reason))] += 1
+
+    def count_change(self, backend: str, *, is_trip: bool) -> None:
+        """Count that a backend is left alone from now on, or that it is back."""
+        self._values[self._place(names.BACKEND_TRIPS if is_trip else names.BACKEND_RETURNS, (backend,))] += 1
+
     def observe_store_call(self, seconds: float) -> None:
         """Add one exchange with the store of the counters."""
         self._observe(names.STORE_CALL, self._store_calls, int(seconds * 1_000_000))

@@ -1,7 +1,7 @@
 """The catalogue of models, who may use them, and the backends and routes that serve them."""
 
 from django.core.exceptions import ValidationError
-from django.core.validators import MinValueValidator
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Q
 
@@ -10,6 +10,19 @@ from billing.rule_models import Budget, Limit
 from routing.addresses import ForbiddenAddress, check_base_url
 from routing.credentials import CredentialError, check_reference
 from teams.key_rules import validate_model_name
+
+MOST_WEIGHT = 1000
+MOST_TRIP_S = 24 * 3600
+
+
+class Strategy(models.TextChoices):
+    """Which of several backends of the same priority a call goes to."""
+
+    WEIGHTED = "weighted", "At random, by weight"
+    ROUND_ROBIN = "round_robin", "In turn, by weight"
+    LEAST_BUSY = "least_busy", "The one with the fewest calls under way, by weight"
+    LATENCY = "latency", "The faster of two drawn by weight"
+    COST = "cost", "The cheapest"
 
 
 class CatalogueModel(models.Model):
@@ -22,6 +35,13 @@ class CatalogueModel(models.Model):
         blank=True,
         validators=[MinValueValidator(1)],
         help_text="The longest answer that may be asked for. Empty: as the gateway's bound.",
+    )
+    strategy = models.CharField(
+        max_length=16,
+        choices=Strategy,
+        default=Strategy.WEIGHTED,
+        db_default=Strategy.WEIGHTED,
+        help_text="Which of several backends of the same priority a call goes to.",
     )
     is_active = models.BooleanField(default=True, help_text="An inactive model is unknown to every caller.")
     created_at = models.DateTimeField(auto_now_add=True)
@@ -40,6 +60,9 @@ class CatalogueModel(models.Model):
             models.CheckConstraint(
                 condition=Q(max_output_tokens=None) | Q(max_output_tokens__gte=1),
                 name="cataloguemodel_max_output_tokens_positive",
+            ),
+            models.CheckConstraint(
+                condition=Q(strategy__in=Strategy.values), name="cataloguemodel_strategy_known"
             ),
         ]
 
@@ -131,6 +154,13 @@ class Backend(models.Model):
     first_byte_timeout_s = _seconds(120, "From sending a streamed request to its first byte.")
     idle_timeout_s = _seconds(60, "Between two pieces of a stream.")
     total_timeout_s = _seconds(600, "For a whole call, plain or streamed.")
+    longest_trip_s = models.PositiveIntegerField(
+        default=300,
+        db_default=300,
+        validators=[MaxValueValidator(MOST_TRIP_S)],
+        help_text="A backend that fails, or says that it throttles, is left alone for a while, at most so long. "
+        "0: it is always called.",
+    )
     list_price_provider = models.CharField(
         max_length=64,
         blank=True,
@@ -178,6 +208,9 @@ class Backend(models.Model):
                 ),
                 name="backend_timeouts_positive",
             ),
+            models.CheckConstraint(
+                condition=Q(longest_trip_s__lte=MOST_TRIP_S), name="backend_longest_trip_bounded"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -210,15 +243,29 @@ class Backend(models.Model):
 
 
 class Route(models.Model):
-    """Says that a backend may serve a model, and in which order it is tried (lower priority first)."""
+    """Says that a backend may serve a model. A group of higher priority number is used only when every backend of
+    the groups before it is out; within a group calls are shared by the model's strategy."""
 
     model = models.ForeignKey(CatalogueModel, on_delete=models.CASCADE, related_name="routes")
     backend = models.ForeignKey(Backend, on_delete=models.PROTECT, related_name="routes")
-    priority = models.PositiveSmallIntegerField(default=1)
+    priority = models.PositiveSmallIntegerField(
+        default=1, help_text="Lower comes first. Those of the same priority share the calls."
+    )
+    weight = models.PositiveSmallIntegerField(
+        default=100,
+        db_default=100,
+        validators=[MinValueValidator(1), MaxValueValidator(MOST_WEIGHT)],
+        help_text=f"Its part of the calls among backends of the same priority, 1 to {MOST_WEIGHT}.",
+    )
 
     class Meta:
         ordering = ["model__name", "priority", "backend__name"]
-        constraints = [models.UniqueConstraint(fields=["model", "backend"], name="route_once")]
+        constraints = [
+            models.UniqueConstraint(fields=["model", "backend"], name="route_once"),
+            models.CheckConstraint(
+                condition=Q(weight__gte=1, weight__lte=MOST_WEIGHT), name="route_weight_bounded"
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.model} by {self.backend}"

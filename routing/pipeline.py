@@ -2,21 +2,20 @@
 
 from billing.ledger import clean_text
 from routing.admission import admit
+from routing.attempts import Attempts, check_served
 from routing.authentication import authenticate, authenticate_again
 from routing.call import Call, Reply
 from routing.endpoints.base import Endpoint, Request
 from routing.endpoints.models import render_model, render_models
 from routing.gateway import Gateway
 from routing.idempotency import answer_once
-from routing.snapshot import ServedModel, Target
+from routing.snapshot import ServedModel
 from routing.stages import (
-    begin_call,
     call_plain,
     check_model_bounds,
-    choose_backend,
     find_granted_model,
 )
-from routing.streaming import relay_stream, stream_limit_s
+from routing.streaming import relay_stream
 from routing.trace import Trace
 
 _SLACK_S = 5  # so that the backend's own time limit comes first, with its error event
@@ -43,26 +42,25 @@ async def complete(gateway: Gateway, call: Call, endpoint: Endpoint, trace: Trac
 
 
 async def answer(gateway: Gateway, call: Call, request: Request, model: ServedModel, trace: Trace) -> Reply:
-    """What the model answers: route -> admit -> call and charge."""
-    target = choose_backend(model, trace)
+    """What the model answers: route -> admit -> call and charge, another backend where one fails."""
+    check_served(gateway, model, trace)
     estimate = await admit(gateway, call, request, model, trace)
     if trace.stay is not None:
-        target = await choose_again(gateway, call, request, trace)
-    begin_call(gateway, trace, estimate)
+        model = await find_again(gateway, call, request, trace)
+    attempts = Attempts(gateway, model, trace)
+    await attempts.begin(estimate)
     if not request.stream:
-        return Reply(body=await call_plain(gateway, request, target, trace))
+        return Reply(body=await call_plain(gateway, request, attempts, trace))
     call.client.cancel_when_gone()
-    stream = relay_stream(gateway, call, request, target, trace)
-    first_piece, limit_s = await anext(stream), stream_limit_s(gateway, target) + _SLACK_S
+    stream = relay_stream(gateway, call, request, attempts, trace)
+    first_piece, limit_s = await anext(stream), attempts.stream_limit_s + _SLACK_S
     return Reply(headers=dict(_STREAM_HEADERS), first_piece=first_piece, stream=stream, send_within_s=limit_s)
 
 
-async def choose_again(gateway: Gateway, call: Call, request: Request, trace: Trace) -> Target:
-    """The backend of a call that has waited: by its key, its model and their prices as they are now."""
+async def find_again(gateway: Gateway, call: Call, request: Request, trace: Trace) -> ServedModel:
+    """The model of a call that has waited, by its key and its grants as they are now."""
     caller = await authenticate_again(gateway, call, trace)
-    return choose_backend(
-        find_granted_model(gateway.configuration.snapshot, caller, request.model, trace), trace
-    )
+    return find_granted_model(gateway.configuration.snapshot, caller, request.model, trace)
 
 
 async def list_models(gateway: Gateway, call: Call, trace: Trace) -> Reply:

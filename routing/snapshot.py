@@ -33,6 +33,7 @@ class Target:
     idle_timeout_s: float
     total_timeout_s: float
     prices: tuple[Price, ...]
+    longest_trip_s: int = 0
     list_prices: tuple[Price, ...] = ()
 
     def price_at(self, moment: datetime) -> Price | None:
@@ -41,8 +42,16 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class Member:
+    """A backend among those that serve a model with the same priority."""
+
+    target: Target
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model of the catalogue with its backends in the order they are tried, and who may use it.
+    """A model of the catalogue with its backends in groups, in the order they are used, and who may use it.
 
     An alias is served like a model of its own; `alias_of` is the model's name then. `is_draining`: it has backends,
     and each that could serve gets no new calls.
@@ -52,7 +61,9 @@ class ServedModel:
     name: str
     created_at: datetime
     max_output_tokens: int | None
-    targets: tuple[Target, ...]
+    strategy: str
+    groups: tuple[tuple[Member, ...], ...]
+    targets: tuple[Target, ...]  # all of them
     granted_teams: frozenset[int]
     alias_of: str = ""
     is_draining: bool = False
@@ -100,20 +111,22 @@ def load_snapshot(known: Books = NO_BOOKS) -> Snapshot:
         granted: dict[int, set[int]] = defaultdict(set)
         for model_id, team_id in Grant.objects.order_by().values_list("model_id", "team_id"):
             granted[model_id].add(team_id)
-        routes: dict[int, list[Target]] = defaultdict(list)
+        routes: dict[int, dict[int, list[Member]]] = defaultdict(lambda: defaultdict(list))
         draining = _list_models_with_draining_backends()
-        for model_id, backend_id in Route.objects.order_by("priority", "backend__name").values_list(
-            "model_id", "backend_id"
-        ):
+        for model_id, backend_id, priority, weight in Route.objects.order_by(
+            "priority", "backend__name"
+        ).values_list("model_id", "backend_id", "priority", "weight"):
             if backend_id in targets:
-                routes[model_id].append(targets[backend_id])
+                routes[model_id][priority].append(Member(targets[backend_id], weight))
         models = {
             model.name: ServedModel(
                 model_id=model.pk,
                 name=model.name,
                 created_at=model.created_at,
                 max_output_tokens=model.max_output_tokens,
-                targets=tuple(routes[model.pk]),
+                strategy=model.strategy,
+                groups=tuple(tuple(group) for group in routes[model.pk].values()),
+                targets=tuple(member.target for group in routes[model.pk].values() for member in group),
                 granted_teams=frozenset(granted[model.pk]),
                 is_draining=model.pk in draining and not routes[model.pk],
             )
@@ -175,6 +188,7 @@ def _target(backend: Backend, prices: tuple[Price, ...], list_prices: tuple[Pric
         idle_timeout_s=backend.idle_timeout_s,
         total_timeout_s=backend.total_timeout_s,
         prices=prices,
+        longest_trip_s=backend.longest_trip_s,
         list_prices=list_prices,
     )
 

@@ -6,6 +6,7 @@ from billing.ledger import clean_text
 from billing.spool import SpoolFull
 from billing.tokens import count_tokens
 from billing.usage import Usage
+from routing.attempts import Attempts
 from routing.endpoints.base import Request
 from routing.endpoints.bounds import check_max_tokens
 from routing.endpoints.usage import has_text
@@ -15,13 +16,11 @@ from routing.snapshot import ServedModel, Snapshot, Target
 from routing.trace import Trace
 from teams.errors import (
     GatewayError,
+    internal_error,
     key_model,
     ledger_unavailable,
-    model_draining,
     model_not_granted,
-    model_unavailable,
     model_unknown,
-    model_unpriced,
 )
 from teams.key_holder import KeyHolder
 
@@ -56,17 +55,6 @@ def check_model_bounds(model: ServedModel, request: Request) -> None:
     check_max_tokens(request.max_tokens_field, request.max_tokens, model.max_output_tokens)
 
 
-def choose_backend(model: ServedModel, trace: Trace) -> Target:
-    """The first backend in the route's order that has a price in force. Refuses with 503 when there is none."""
-    for target in model.targets:
-        if (price := target.price_at(trace.admitted_at)) is not None:
-            trace.target, trace.price = target, price
-            return target
-    if model.is_draining:
-        raise model_draining(model.name)
-    raise model_unpriced(model.name) if model.targets else model_unavailable(model.name)
-
-
 def bound_call(gateway: Gateway, request: Request, model: ServedModel, trace: Trace) -> Estimate:
     """The most a call may use and cost, by the size of its prompt: see billing/estimate.py."""
     longest = longest_answer(request.max_tokens, model.max_output_tokens) + request.predicted_bytes
@@ -92,16 +80,24 @@ def list_candidates(model: ServedModel, trace: Trace) -> list[Candidate]:
     return [Candidate(upstream, price) for upstream, price in priced if price is not None]
 
 
-def begin_call(gateway: Gateway, trace: Trace, estimate: Estimate) -> None:
-    """The last step before a backend is called: from here on the request has a record, whatever happens."""
-    assert trace.price is not None, "a call is only made when it can be priced"  # noqa: S101
-    gateway.record_begin(trace, estimate.usage_at(trace.price))
-    trace.estimate = estimate
-    trace.call_begins()
+async def call_plain(gateway: Gateway, request: Request, attempts: Attempts, trace: Trace) -> bytes:
+    """The whole answer of the first backend that gives one."""
+    while True:
+        try:
+            answer = await call_backend(gateway, request, attempts.target, trace)
+        except GatewayError as error:
+            if not await attempts.go_on(error):
+                raise
+        except BaseException:
+            attempts.end(internal_error())
+            raise
+        else:
+            attempts.end(None)
+            return answer
 
 
-async def call_plain(gateway: Gateway, request: Request, target: Target, trace: Trace) -> bytes:
-    """The backend's whole answer, charged by its figures, or by our count when it gave none that can be true.
+async def call_backend(gateway: Gateway, request: Request, target: Target, trace: Trace) -> bytes:
+    """One backend's whole answer, charged by its figures, or by our count when it gave none that can be true.
 
     A caller who leaves does not stop the call: it is finished within the backend's time limit and charged.
     A failure is raised; one that the backend may bill all the same is charged at our count of the prompt.

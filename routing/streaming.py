@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from billing.usage import Usage
+from routing.attempts import Attempts, stream_limit_s
 from routing.call import Call
 from routing.endpoints.base import Request
 from routing.endpoints.usage import has_text
@@ -30,29 +31,25 @@ _MOST_TIMES = (
 )
 
 
-def stream_limit_s(gateway: Gateway, target: Target) -> float:
-    """How long a stream of this backend may last in all."""
-    return min(target.total_timeout_s, gateway.options.max_stream_s)
-
-
 async def relay_stream(
-    gateway: Gateway, call: Call, request: Request, target: Target, trace: Trace
+    gateway: Gateway, call: Call, request: Request, attempts: Attempts, trace: Trace
 ) -> AsyncGenerator[bytes, None]:
     """The pieces to send to the caller as they come: whole frames, or a comment after a silence.
 
-    Before the first piece every failure is raised, so that it becomes a real status. After it, a failure ends
-    the stream with an error event. However the stream ends - also when the caller leaves, which cancels or
+    A backend that fails before its first byte is followed by another, also after comments were sent. Before the
+    first piece the last failure is raised, so that it becomes a real status. After it, a failure ends the stream
+    with an error event. However the stream ends - also when the caller leaves, which cancels or
     closes this generator - the backend's connection is closed, the use is charged, and the request is recorded
     here and nowhere else, before the caller gets the closing frame.
     """
     trace.is_the_streams = True
     relay = FrameRelay(wants_usage=request.wants_usage, max_frame_bytes=_MAX_FRAME_BYTES)
-    backend = BackendStream(gateway, request, target, relay, trace)
+    source = _Source(gateway, request, attempts, relay, trace)
     growth = None if trace.reserve is None else Growth(gateway, trace, relay, trace.reserve)
     is_committed = False
     ending: GatewayError | None = gateway_stopped()  # unless we learn better
     try:
-        while piece := await backend.next_piece():
+        while piece := await source.next_piece():
             cut = None  # what the caller is about to get is held before, however much came at once
             if growth is not None and growth.is_due(piece) and not relay.is_done:
                 cut = await growth.extend()
@@ -73,15 +70,55 @@ async def relay_stream(
             "A stream failed for an unknown reason.", extra={"request_id": str(trace.request_id)}
         )
     finally:
+        backend = source.backend
         backend.close()
+        attempts.end(None if call.client.has_left and backend.has_begun else ending)
         note = _Note(gateway, call, trace, ending)
         if ending is not None and not (ending.may_have_cost and backend.is_sent):
             note.write(None)
         elif relay.usage is not None and _is_believable(relay, ending):
             note.write(relay.usage)
         else:
-            await gateway.finish(_count(gateway, request, target, relay, note))
+            await gateway.finish(_count(gateway, request, backend.target, relay, note))
     yield DONE_FRAME if ending is None else b"data: " + error_body(ending) + b"\n\n"
+
+
+class _Source:
+    """The stream of the first backend that gives one."""
+
+    def __init__(
+        self, gateway: Gateway, request: Request, attempts: Attempts, relay: FrameRelay, trace: Trace
+    ) -> None:
+        self._gateway = gateway
+        self._request = request
+        self._attempts = attempts
+        self._relay = relay
+        self._trace = trace
+        self.backend = self._open()
+
+    async def next_piece(self) -> bytes:
+        """See BackendStream; where a backend fails before its first byte, the next one's."""
+        while True:
+            try:
+                return await self.backend.next_piece()
+            except GatewayError as error:
+                if self.backend.has_begun:
+                    raise
+                await self._charge_unanswered(error)
+                if not await self._attempts.go_on(error):
+                    raise
+                self.backend = self._open()
+
+    def _open(self) -> "BackendStream":
+        return BackendStream(self._gateway, self._request, self._attempts.target, self._relay, self._trace)
+
+    async def _charge_unanswered(self, error: GatewayError) -> None:
+        """Be done with a backend that failed before its first byte; it may bill the prompt all the same."""
+        self.backend.close()
+        if not error.may_have_cost:
+            self.backend.is_sent = False  # what was refused costs nothing, whatever becomes of this request
+        elif self.backend.is_sent:
+            self._trace.charge(await count_use(self._gateway, self._request, self.backend.target, []))
 
 
 def _is_believable(relay: FrameRelay, ending: GatewayError | None) -> bool:
@@ -130,6 +167,8 @@ class BackendStream:
         self, gateway: Gateway, request: Request, target: Target, relay: FrameRelay, trace: Trace
     ) -> None:
         """Begin to open the stream at once."""
+        self.target = target
+        self.has_begun = False  # its first byte is here
         self._keepalive_s = gateway.options.keepalive_s
         self._keepalive_at = 0.0
         self._bytes_left = _MOST_TIMES * gateway.options.max_answer_bytes
@@ -164,6 +203,7 @@ class BackendStream:
                 if not self._relay.has_ended:
                     raise backend_broke()
                 continue
+            self.has_begun = True
             self._trace.first_byte_arrived()
             self._bytes_left -= len(data)
             if piece := self._relay.feed(data):

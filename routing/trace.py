@@ -9,7 +9,7 @@ from billing.admission.account import Admitted
 from billing.admission.queue import Stay
 from billing.estimate import Estimate
 from billing.ids import uuid7
-from billing.ledger import LedgerEntry
+from billing.ledger import FailedAttempt, LedgerEntry
 from billing.models import Status
 from billing.money import FREE, Cost, Price
 from billing.steps import GrowingReserve
@@ -21,7 +21,11 @@ from teams.key_holder import KeyHolder
 
 @dataclass(slots=True)
 class Trace:
-    """One request's story. `started`, `called_at`, `first_byte_at` are seconds of the monotonic clock."""
+    """One request's story. `started`, `called_at`, `first_byte_at` are seconds of the monotonic clock.
+
+    `target`, `price`, `usage` and `cost` are those of the present call to a backend; what earlier ones, which failed,
+    may have used and cost is kept beside them, and the record has the sums.
+    """
 
     operation: str
     request_id: uuid.UUID = field(default_factory=uuid7)
@@ -49,13 +53,37 @@ class Trace:
     estimate: Estimate | None = None  # of the call that was made
     reserve: GrowingReserve | None = None  # of a stream that is held in steps
     attempts: int = 0
+    failed: tuple[FailedAttempt, ...] = ()  # those after which another call was made
+    failed_usage: Usage = NOTHING_USED
+    failed_cost: Cost = FREE
+    attempt_at: float = 0.0  # when the present call began, by the monotonic clock
     usage: Usage = NOTHING_USED
     cost: Cost = FREE
 
     def call_begins(self) -> None:
         """The request goes to the backend now."""
-        self.called_at = time.monotonic()
+        self.attempt_at = time.monotonic()
+        if self.called_at is None:
+            self.called_at = self.attempt_at
         self.attempts += 1
+
+    def fail_over(self, error: GatewayError, target: Target, price: Price) -> None:
+        """The present call failed, and what it may have cost is charged; the next goes to `target`."""
+        assert self.target is not None, "a call was made"  # noqa: S101
+        attempt = FailedAttempt(
+            backend_id=self.target.backend_id,
+            backend=self.target.name,
+            reason=error.reason,
+            duration_ms=round((time.monotonic() - self.attempt_at) * 1000),
+            input_tokens=self.usage.input_tokens,
+            output_tokens=self.usage.output_tokens,
+            cost_nanousd=self.cost.total_nanousd,
+        )
+        self.failed += (attempt,)
+        self.failed_usage += self.usage
+        self.failed_cost += self.cost
+        self.usage, self.cost = NOTHING_USED, FREE
+        self.target, self.price, self.first_byte_at = target, price, None
 
     @property
     def overhead_s(self) -> float:
@@ -109,7 +137,8 @@ class Trace:
 
     def to_entry(self) -> LedgerEntry:
         """The ledger row of this request as it stands."""
-        caller, target, usage, cost = self.caller, self.target, self.usage, self.cost
+        caller, target = self.caller, self.target
+        usage, cost = self.usage + self.failed_usage, self.cost + self.failed_cost
         owner = caller.owner if caller else None
         price = self.price
         now = time.monotonic()
@@ -150,6 +179,7 @@ class Trace:
             output_cost_nanousd=cost.output_nanousd,
             cost_nanousd=cost.total_nanousd,
             attempts=self.attempts,
+            failed_attempts=self.failed or None,
             duration_ms=round((now - self.started) * 1000),
             first_byte_ms=None
             if self.first_byte_at is None

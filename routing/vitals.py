@@ -35,6 +35,8 @@ class Vitals:
         metrics, keys, configuration = gateway.metrics, gateway.keys, gateway.configuration
         metrics.set(names.IN_FLIGHT, gateway.ledger.spool.open_calls)
         metrics.set(names.WAITING, gateway.admissions.waiting)
+        away = (health for health in gateway.board.list_known() if health.breaker.is_away)
+        metrics.set(names.BACKENDS_AWAY, sum(1 for _ in away))
         metrics.set(names.OPEN_STREAMS, metrics.open_streams)
         metrics.set(names.CACHED_KEYS, keys.size)
         metrics.set(names.CONFIGURATION, configuration.snapshot.version)

@@ -1,5 +1,6 @@
 """The one family of errors a caller can see. Which of them become which body is the dialect's business."""
 
+import math
 from dataclasses import dataclass, field
 
 INVALID_REQUEST = "invalid_request_error"
@@ -13,6 +14,7 @@ class GatewayError(Exception):
     `reason` is our machine-readable id (the x-gateway-reason header and the ledger's `reason`); `type`, `code`
     and `param` are the provider's words. `message` is shown to the caller: it never holds an address, a
     credential or a trace. `may_have_cost`: the backend may bill us for the call although it failed.
+    `backend_status`: what the backend answered, 0 for nothing; `back_in_s`: when it says that it takes calls again.
     """
 
     status: int
@@ -23,6 +25,8 @@ class GatewayError(Exception):
     param: str | None = None
     headers: dict[str, str] = field(default_factory=dict)
     may_have_cost: bool = False
+    backend_status: int = 0
+    back_in_s: float | None = None
 
     def __str__(self) -> str:
         return f"{self.status} {self.reason}: {self.message}"
@@ -202,6 +206,15 @@ def model_not_granted(name: str) -> GatewayError:
 def model_unavailable(name: str) -> GatewayError:
     """Granted, but nothing can serve it now."""
     return unavailable("no_backend", f"No backend is available for the model {name!r}.", {"retry-after": "5"})
+
+
+def backends_away(name: str, back_in_s: float) -> GatewayError:
+    """Every backend of it failed lately and is left alone for a while."""
+    return unavailable(
+        "backends_away",
+        f"Every backend of the model {name!r} failed lately and is left alone for a moment.",
+        {"retry-after": str(max(1, math.ceil(back_in_s)))},
+    )
 
 
 def model_draining(name: str) -> GatewayError:

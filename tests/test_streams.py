@@ -155,7 +155,9 @@ def test_frames_with_crlf_ends_are_passed_and_counted(product: Product, caller: 
     assert wait_for_record(response.headers["x-request-id"]).cost_nanousd == 3 * 150 + 16 * 600
 
 
-def test_shutdown_finishes_running_streams_and_calls(processes: Processes, simulator: Simulator) -> None:
+def test_shutdown_finishes_running_streams_and_calls(
+    processes: Processes, product: Product, simulator: Simulator
+) -> None:
     own = processes.start_product(with_shipper=False)
     caller = make_caller(simulator.base_url, own)
     options = request_of(caller, between_chunks_s=0.1, text="alpha beta gamma delta epsilon zeta eta theta")
@@ -203,7 +205,7 @@ def test_a_caller_who_never_reads_is_cut_off_after_the_whole_calls_time(
 
 
 def test_a_shutdown_that_cuts_streams_off_still_records_each(
-    processes: Processes, simulator: Simulator
+    processes: Processes, product: Product, simulator: Simulator
 ) -> None:
     own = processes.start_product(with_shipper=False, GATEWAY_SHUTDOWN_S="1")
     caller = make_caller(simulator.base_url, own, idle_timeout_s=60)

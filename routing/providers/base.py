@@ -74,6 +74,19 @@ def backend_bad_answer() -> GatewayError:
     return _failure(502, "backend_bad_answer", message, may_have_cost=True)
 
 
+_FAULTS = frozenset(
+    {
+        *("backend_unreachable", "backend_timeout", "backend_broke", "backend_bad_answer", "backend_error"),
+        *("backend_throttled", "backend_overloaded", "backend_misconfigured"),
+    }
+)
+
+
+def is_backends_fault(error: GatewayError) -> bool:
+    """Whether another backend may serve the same request; what one finds invalid the others would too."""
+    return error.reason in _FAULTS
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """A status other than 200, with the words of its body; none of them is trusted."""
@@ -83,10 +96,18 @@ class Refusal:
     param: str | None = None
     code: str | None = None
     retry_after: str | None = None
+    back_in_s: float | None = None
 
 
 def backend_refused(target: Target, refusal: Refusal) -> GatewayError:
-    """The caller's error for a refusal of the backend.
+    """The caller's error for a refusal of the backend, which keeps what the backend said."""
+    error = _as_error(target, refusal)
+    error.backend_status, error.back_in_s = refusal.status, refusal.back_in_s
+    return error
+
+
+def _as_error(target: Target, refusal: Refusal) -> GatewayError:
+    """See backend_refused.
 
     What the backend finds wrong with the request is the caller's to mend: same status, scrubbed words. A
     backend that does not accept our credential or lacks the deployment is our fault: 502, never 401 or 404.

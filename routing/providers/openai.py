@@ -10,6 +10,7 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from routing.providers import base
+from routing.providers.waits import read_back_in_s
 from routing.snapshot import Target
 from routing.upstream.bell import Bell
 from routing.upstream.connection import Broke, Connection, Origin, Unreachable, UpstreamFailure
@@ -204,4 +205,5 @@ def _read_refusal(connection: Connection, body: bytes) -> base.Refusal:
         error.param,
         None if error.code is None else str(error.code),
         None if retry_after is None else retry_after.decode("latin-1"),
+        read_back_in_s(connection.headers),
     )

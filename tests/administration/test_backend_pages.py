@@ -28,6 +28,7 @@ def backend_form(**changes: Any) -> dict[str, Any]:
         "first_byte_timeout_s": 120,
         "idle_timeout_s": 60,
         "total_timeout_s": 600,
+        "longest_trip_s": 300,
         "prices-TOTAL_FORMS": 0,
         "prices-INITIAL_FORMS": 0,
     }

@@ -56,6 +56,7 @@ def test_inline_rows_have_events_of_their_own(desk: Desk) -> None:
     form: dict[str, Any] = {
         "name": model.name,
         "is_active": "on",
+        "strategy": "weighted",
         "aliases-TOTAL_FORMS": 1,
         "aliases-INITIAL_FORMS": 0,
         "aliases-0-name": (alias := unique("alias")),
@@ -66,9 +67,11 @@ def test_inline_rows_have_events_of_their_own(desk: Desk) -> None:
         "routes-0-model": model.pk,
         "routes-0-backend": first.pk,
         "routes-0-priority": 5,
+        "routes-0-weight": 100,
         "routes-1-model": model.pk,
         "routes-1-backend": second.pk,
         "routes-1-priority": 2,
+        "routes-1-weight": 100,
     }
     assert desk.change(model, **form).status_code == 302
     added = Route.objects.get(model=model, backend=second)

@@ -7,11 +7,11 @@ from django.core.exceptions import ValidationError
 
 from audit.admin_trail import record_addition
 from gateway_site.configuration_file.faults import Fault
-from gateway_site.configuration_file.forms import Flag, ListOf, Reference, Text, Whole
+from gateway_site.configuration_file.forms import Flag, ListOf, OneOf, Reference, Text, Whole
 from gateway_site.configuration_file.kinds.base import Row, RowKind
 from gateway_site.configuration_file.removal import remove_with_trail
 from gateway_site.configuration_file.schema import Entry, Field
-from routing.models import CatalogueModel, Grant, ModelAlias
+from routing.models import CatalogueModel, Grant, ModelAlias, Strategy
 from teams.models import Team
 
 _LISTS = ("aliases", "granted_teams")
@@ -34,6 +34,11 @@ class Models(RowKind):
             "The longest answer that may be asked for. Null: as the gateway allows.",
             is_nullable=True,
         ),
+        Field(
+            "strategy",
+            OneOf(Strategy.values),
+            "How backends of the same priority share its calls. A new one has `weighted`.",
+        ),
         Field("aliases", ListOf(Text()), "All its other names: those not in the list are removed."),
         Field(
             "granted_teams",
@@ -53,6 +58,7 @@ class Models(RowKind):
             "description": target.description,
             "is_active": target.is_active,
             "max_output_tokens": target.max_output_tokens,
+            "strategy": target.strategy,
             "aliases": sorted(alias.name for alias in target.aliases.all()),
             "granted_teams": sorted(grant.team.slug for grant in target.grants.all()),
         }

@@ -17,7 +17,12 @@ class Routes(RowKind):
     fields = (
         Field("model", Reference("models"), "The model that is served."),
         Field("backend", Reference("backends"), "The backend that serves it."),
-        Field("priority", Whole(), "The order in which backends are tried, lower first. A new one has 1."),
+        Field(
+            "priority",
+            Whole(),
+            "Lower comes first; those of the same priority share the calls. A new one has 1.",
+        ),
+        Field("weight", Whole(), "Its part of the calls among those of its priority. A new one has 100."),
     )
 
     def known_names(self) -> set[str]:

@@ -1,0 +1,194 @@
+"""The calls that one request comes to: which backend it is sent to, and to which after that failed.
+
+Another backend is asked only before the first byte of an answer. What a failed call may have cost is charged; it is
+held beside what the next one may come to, or there is no next.
+"""
+
+import asyncio
+import random
+import time
+from dataclasses import replace
+
+from billing.admission.account import AdmittedKind
+from billing.admission.holds import Amounts
+from billing.estimate import Estimate
+from billing.usage import NOTHING_USED, Usage
+from routing.gateway import Gateway
+from routing.health.board import Attempt
+from routing.health.breaker import Outcome
+from routing.providers.base import is_backends_fault
+from routing.snapshot import Member, ServedModel, Target
+from routing.trace import Trace
+from teams.errors import GatewayError, backends_away, model_draining, model_unavailable, model_unpriced
+
+_PAUSE_S = (0.05, 0.15)  # before a backend that failed is asked again: at random, lest all come back at once
+_ANSWERED = Outcome(200)
+
+
+def stream_limit_s(gateway: Gateway, target: Target) -> float:
+    """How long a stream of this backend may last in all."""
+    return min(target.total_timeout_s, gateway.options.max_stream_s)
+
+
+def check_served(gateway: Gateway, model: ServedModel, trace: Trace) -> None:
+    """Whether any backend can be called now. Refuses with 503, before anything is held for the call."""
+    priced = [target for target in model.targets if target.price_at(trace.admitted_at) is not None]
+    board = gateway.board
+    if any(board.share(target) or board.is_probe_due(target) for target in priced):
+        return
+    if priced:
+        raise backends_away(model.name, min(board.back_in_s(target) for target in priced))
+    if model.is_draining:
+        raise model_draining(model.name)
+    raise model_unpriced(model.name) if model.targets else model_unavailable(model.name)
+
+
+class Attempts:
+    """One request's."""
+
+    def __init__(self, gateway: Gateway, model: ServedModel, trace: Trace) -> None:
+        self._gateway = gateway
+        self._model = model
+        self._trace = trace
+        self._tried: set[int] = set()
+        self._has_repeated = False
+        self._ends_at = time.monotonic() + gateway.options.retry_s
+        self._attempt: Attempt | None = None
+        self.target: Target
+
+    async def begin(self, estimate: Estimate) -> None:
+        """Choose the first backend and note the call: from here on the request has a record, whatever happens.
+
+        Refuses with 503 when no backend can be called, or the spool cannot take it.
+        """
+        gateway, trace = self._gateway, self._trace
+        if (found := await self._choose()) is None:
+            check_served(gateway, self._model, trace)
+            raise model_unavailable(
+                self._model.name
+            )  # another worker makes the only call that may be made now
+        target, is_probe = found
+        trace.target, trace.price = target, target.price_at(trace.admitted_at)
+        assert trace.price is not None, "only what can be priced is chosen"  # noqa: S101
+        trace.estimate = estimate
+        attempt = gateway.board.begin(target, is_probe=is_probe)
+        try:
+            gateway.record_begin(trace, estimate.usage_at(trace.price))
+        except BaseException:
+            attempt.end(None)
+            raise
+        self._goes_to(target, attempt)
+
+    @property
+    def stream_limit_s(self) -> float:
+        """How long a stream may last in all, whichever backends it is asked of."""
+        gateway = self._gateway
+        longest_s = max(stream_limit_s(gateway, target) for target in self._model.targets)
+        return longest_s + gateway.options.retry_s
+
+    def end(self, error: GatewayError | None) -> None:
+        """The present call ended: well, or with this error. Ends that say nothing of the backend are told as well."""
+        if self._attempt is None:
+            return
+        trace, outcome, first_byte_s = self._trace, None, None
+        if error is None or error.reason == "backend_rejected":
+            outcome = _ANSWERED
+        elif is_backends_fault(error):
+            outcome = Outcome(error.backend_status, error.back_in_s)
+        if error is None and trace.first_byte_at is not None:
+            first_byte_s = trace.first_byte_at - trace.attempt_at
+        self._attempt.end(outcome, first_byte_s=first_byte_s, reason="" if error is None else error.reason)
+
+    async def go_on(self, error: GatewayError) -> bool:
+        """After the failure of the present call, charged by now: whether another is made, to `target` as it is then.
+
+        Never after an error of the caller's making, nor when the time or the number of calls is used up, nor when
+        what the failed call may have cost leaves too little for another.
+        """
+        gateway, trace = self._gateway, self._trace
+        self.end(error)
+        if not self._may_go_on(error) or (found := await self._next(error)) is None:
+            return False
+        target, is_probe = found
+        attempt = gateway.board.begin(target, is_probe=is_probe)
+        try:
+            went_on = await self._fail_over(error, target)
+        except BaseException:
+            attempt.end(None)
+            raise
+        if not went_on:
+            attempt.end(None)
+            return False
+        gateway.metrics.count_backend_error(trace.failed[-1].backend, error.reason)
+        self._goes_to(target, attempt)
+        return True
+
+    def _goes_to(self, target: Target, attempt: Attempt) -> None:
+        self.target, self._attempt = target, attempt
+        self._tried.add(target.backend_id)
+        self._trace.call_begins()
+
+    def _may_go_on(self, error: GatewayError) -> bool:
+        is_left = (
+            self._trace.attempts < self._gateway.options.max_attempts and time.monotonic() < self._ends_at
+        )
+        return is_left and is_backends_fault(error)
+
+    async def _next(self, error: GatewayError) -> tuple[Target, bool] | None:
+        """Another backend; where all were tried, the last once more if it could not be reached."""
+        if (found := await self._choose()) is not None:
+            return found
+        if (
+            error.reason != "backend_unreachable"
+            or self._has_repeated
+            or not self._gateway.board.share(self.target)
+        ):
+            return None
+        self._has_repeated = True
+        await asyncio.sleep(random.uniform(*_PAUSE_S))  # noqa: S311 - no secret
+        return self.target, False
+
+    async def _choose(self) -> tuple[Target, bool] | None:
+        """One that was not tried, of the first group that has any; whether the call is a probe."""
+        board, trace = self._gateway.board, self._trace
+        for group in self._model.groups:
+            ready: list[Member] = []
+            for member in group:
+                target = member.target
+                if target.backend_id in self._tried or target.price_at(trace.admitted_at) is None:
+                    continue
+                if board.share(target):
+                    ready.append(member)
+                elif board.is_probe_due(target) and await board.begin_probe(target):
+                    return target, True
+            if ready:
+                return self._gateway.chooser.choose(self._model, ready, trace.admitted_at).target, False
+        return None
+
+    async def _fail_over(self, error: GatewayError, target: Target) -> bool:
+        """Hold and note what the next call may come to beside the failed one, and move on to it."""
+        trace, estimate, price = self._trace, self._trace.estimate, target.price_at(self._trace.admitted_at)
+        assert estimate is not None, "the first call has begun"  # noqa: S101
+        assert price is not None, "only what can be priced is chosen"  # noqa: S101
+        if trace.usage != NOTHING_USED and not await self._holds_more(trace.usage, trace.cost.total_nanousd):
+            return False
+        ahead = replace(trace)
+        ahead.fail_over(error, target, price)
+        if not self._gateway.record_growth(ahead, estimate.usage_at(price), attempts=trace.attempts + 1):
+            return False
+        trace.fail_over(error, target, price)
+        return True
+
+    async def _holds_more(self, usage: Usage, cost_nanousd: int) -> bool:
+        """Hold what the failed call may have cost, beside what is held for the next."""
+        trace = self._trace
+        if trace.admitted is None or trace.admitted.kind is AdmittedKind.FREE or trace.caller is None:
+            return True
+        owner = trace.caller.owner
+        outcome = await self._gateway.admissions.extend(
+            owner.department_id,
+            str(trace.request_id),
+            Amounts(cost_nanousd, usage.input_tokens + usage.output_tokens),
+            may_go_uncounted=owner.may_go_uncounted,
+        )
+        return isinstance(outcome, bool)

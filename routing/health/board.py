@@ -1,0 +1,144 @@
+"""How well each backend is, as this worker knows it: its breaker, the calls under way, and how fast it answers."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+
+from routing.health.breaker import Breaker, Outcome, State
+from routing.snapshot import Target
+
+logger = logging.getLogger(__name__)
+
+_SMOOTHING = 0.3  # of the moving average: the weight of the newest call
+_PROBE_S = 30.0  # longest that a probe keeps others waiting; a backend's own time limit may be shorter
+
+
+@dataclass(slots=True)
+class Health:
+    """One backend. `first_byte_s` is the moving average of the time to the first byte, of a plain answer the whole."""
+
+    backend_id: int
+    name: str = ""
+    breaker: Breaker = field(default_factory=Breaker)
+    under_way: int = 0
+    first_byte_s: float = 0.0
+
+    def learn(self, seconds: float) -> None:
+        """A call was answered after so long."""
+        old = self.first_byte_s
+        self.first_byte_s = seconds if not old else old + _SMOOTHING * (seconds - old)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A backend was tripped or came back, by what this worker saw; `wait_s`: until it may be asked again."""
+
+    health: Health
+    state: State
+    wait_s: float = 0.0
+    reason: str = ""
+    trips: int = 0  # in a row
+
+
+class Board:
+    """All of them. `on_change` is told of what this worker decided, not of what it heard from others."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._known: dict[int, Health] = {}
+        self.on_change: Callable[[Change], None] = lambda change: None
+        self.on_drop: Callable[[int], None] = lambda backend_id: (
+            None
+        )  # a probe told nothing: another may be made
+        # Whether this worker may probe a backend now, rather than another one.
+        self.may_probe: Callable[[int, float], Awaitable[bool]] = _always
+
+    def of(self, target: Target) -> Health:
+        """The backend's."""
+        health = self.hear_of(target.backend_id)
+        health.name, health.breaker.longest_trip_s = target.name, target.longest_trip_s
+        return health
+
+    def hear_of(self, backend_id: int) -> Health:
+        """A backend's that was perhaps never called."""
+        if (health := self._known.get(backend_id)) is None:
+            health = self._known[backend_id] = Health(backend_id)
+        return health
+
+    def list_known(self) -> Iterable[Health]:
+        """All that were called or heard of."""
+        return self._known.values()
+
+    def share(self, target: Target) -> float:
+        """Which part of its calls a backend is to get now, 0 to 1."""
+        health = self._known.get(target.backend_id)
+        return 1.0 if health is None or not target.longest_trip_s else health.breaker.share(self._clock())
+
+    def is_probe_due(self, target: Target) -> bool:
+        """Whether the next call may go there to see whether it is back."""
+        health = self._known.get(target.backend_id)
+        return health is not None and health.breaker.is_probe_due(self._clock())
+
+    def back_in_s(self, target: Target) -> float:
+        """How long the backend is left alone."""
+        return max(0.0, self.of(target).breaker.until - self._clock())
+
+    async def begin_probe(self, target: Target) -> bool:
+        """Whether the call that is to be made now is the one probe of all workers."""
+        breaker, within_s = self.of(target).breaker, min(_PROBE_S, target.total_timeout_s)
+        breaker.begin_probe(self._clock(), within_s=within_s)  # before others of this worker come
+        if await self.may_probe(target.backend_id, within_s):
+            return True
+        breaker.begin_probe(self._clock(), within_s=1.0)  # another worker's; its news will be here sooner
+        return False
+
+    def begin(self, target: Target, *, is_probe: bool = False) -> "Attempt":
+        """A call goes out."""
+        return Attempt(self, self.of(target), self._clock(), is_probe)
+
+    def end(
+        self, attempt: "Attempt", outcome: Outcome | None, first_byte_s: float | None, reason: str
+    ) -> None:
+        """A call ended; see Attempt.end."""
+        health, now = attempt.health, self._clock()
+        health.under_way -= 1
+        if first_byte_s is not None:
+            health.learn(first_byte_s)
+        breaker = health.breaker
+        if outcome is None:
+            if attempt.is_probe:
+                breaker.drop_probe(now)
+                self.on_drop(health.backend_id)
+            return
+        before = breaker.state
+        if breaker.record(outcome, now, is_probe=attempt.is_probe):
+            self.on_change(Change(health, State.OPEN, breaker.until - now, reason, breaker.trips))
+        elif breaker.state is State.RETURNING and before is not State.RETURNING:
+            self.on_change(Change(health, State.RETURNING))
+
+
+class Attempt:
+    """One call under way."""
+
+    __slots__ = ("_board", "_has_ended", "began", "health", "is_probe")
+
+    def __init__(self, board: Board, health: Health, began: float, is_probe: bool) -> None:
+        self._board = board
+        self._has_ended = False
+        self.health = health
+        self.began = began
+        self.is_probe = is_probe
+        health.under_way += 1
+
+    def end(self, outcome: Outcome | None, *, first_byte_s: float | None = None, reason: str = "") -> None:
+        """How the backend did; None when that cannot be said, as when the caller left. Only the first end counts."""
+        if not self._has_ended:
+            self._has_ended = True
+            self._board.end(self, outcome, first_byte_s, reason)
+
+
+async def _always(backend_id: int, within_s: float) -> bool:
+    await asyncio.sleep(0)
+    return True

@@ -1,0 +1,126 @@
+"""What workers tell each other of backends, over the store: who is left alone until when, and who probes.
+
+While the store is away each worker goes by what it sees itself.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from routing.health.board import Board, Change
+from routing.health.breaker import State
+
+logger = logging.getLogger(__name__)
+
+STATES = "{g}:backends"  # hash: backend id -> "open until_ms trips" or "back since_ms", by the store's clock
+_PROBE = "{g}:probe:%d"
+_LOOK_S = 0.4
+_STORE_S = 0.25
+_CONNECT_S = 1.0
+_AWAY = (RedisError, OSError, TimeoutError)
+
+
+class BackendNews:
+    """Reads what others tell into a board, and tells what it decides."""
+
+    def __init__(self, board: Board, redis_url: str, on_change: Callable[[Change], Awaitable[None]]) -> None:
+        """`on_change` is told of what this worker decided, after the others."""
+        self._board = board
+        self._store: Any = redis.asyncio.Redis.from_url(
+            redis_url,
+            socket_timeout=_STORE_S,
+            socket_connect_timeout=_CONNECT_S,
+            retry=Retry(NoBackoff(), 0),
+            decode_responses=True,
+        )
+        self._me = secrets.token_hex(8)
+        self._ahead_ms = 0.0  # the store's clock against our monotonic one
+        self._is_heard = True
+        self._telling: set[asyncio.Task[None]] = set()
+        self._on_change = on_change
+        board.on_change = self.tell
+        board.on_drop = self.drop
+        board.may_probe = self._may_probe
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            try:
+                await self.look()
+                self._is_heard = True
+            except _AWAY as error:
+                if self._is_heard:
+                    logger.warning("What others know of backends cannot be read: %r", error)
+                self._is_heard = False
+            except Exception:
+                logger.exception("What others know of backends cannot be used.")
+            await asyncio.sleep(_LOOK_S)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for task in self._telling:
+            task.cancel()
+        await self._store.aclose()
+
+    async def look(self) -> None:
+        """Take in what others tell."""
+        async with self._store.pipeline(transaction=False) as pipe:
+            (seconds, micros), states = await pipe.time().hgetall(STATES).execute()
+        self._ahead_ms = seconds * 1000 + micros / 1000 - time.monotonic() * 1000
+        for backend_id, text in states.items():
+            kind, at_ms, *trips = text.split()
+            breaker, at = self._board.hear_of(int(backend_id)).breaker, (float(at_ms) - self._ahead_ms) / 1000
+            if kind == "open" and at > (now := time.monotonic()):
+                breaker.hear_open(at, int(trips[0]), now)
+            elif kind == "back":
+                breaker.hear_return(at)
+
+    def tell(self, change: Change) -> None:
+        """Tell the others; nobody waits for that."""
+        self._begin(self._tell(change))
+
+    def drop(self, backend_id: int) -> None:
+        """Give the right to probe back."""
+        self._begin(self._drop(backend_id))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+    async def _drop(self, backend_id: int) -> None:
+        with contextlib.suppress(*_AWAY):  # it lapses
+            await self._store.delete(_PROBE % backend_id)
+
+    async def _tell(self, change: Change) -> None:
+        await self._tell_others(change)
+        await self._on_change(change)
+
+    async def _tell_others(self, change: Change) -> None:
+        now_ms = time.monotonic() * 1000 + self._ahead_ms
+        backend_id, breaker = change.health.backend_id, change.health.breaker
+        try:
+            if change.state is State.OPEN:
+                text = f"open {now_ms + change.wait_s * 1000:.0f} {breaker.trips}"
+            else:
+                text = f"back {now_ms:.0f}"
+            async with self._store.pipeline(transaction=False) as pipe:
+                await pipe.hset(STATES, backend_id, text).delete(_PROBE % backend_id).execute()
+        except _AWAY as error:
+            logger.warning("The state of a backend could not be told: %r", error)
+
+    async def _may_probe(self, backend_id: int, within_s: float) -> bool:
+        try:
+            lease = await self._store.set(_PROBE % backend_id, self._me, nx=True, px=round(within_s * 1000))
+        except _AWAY:
+            return True  # nobody can be asked: each worker probes by itself
+        return bool(lease)
