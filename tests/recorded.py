@@ -48,7 +48,7 @@ class _Handler(socketserver.StreamRequestHandler):
 def recorded_backend(port: int) -> Iterator[Recorded]:
     """One that listens while inside."""
     with Recorded(port) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         try:
             yield server
         finally:

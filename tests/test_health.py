@@ -189,6 +189,7 @@ def hanging_postgres() -> Iterator[Proxy]:
         yield proxy
 
 
+@pytest.mark.slow  # a dozen seconds of waiting
 def test_a_store_that_hangs_is_named_and_delays_nothing(
     processes: Processes, tmp_path: Path, hanging_redis: Proxy
 ) -> None:

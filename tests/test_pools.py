@@ -61,6 +61,7 @@ def event_of(backend: Backend, action: str) -> AdminEvent:
     return event
 
 
+@pytest.mark.slow  # it waits for the return to be whole
 def test_a_throttled_backend_is_left_alone_by_every_worker_until_it_said(
     products: tuple[Product, ...], simulator: Simulator, backend_port: int
 ) -> None:

@@ -92,6 +92,7 @@ def run(url: str, play: Callable[[Worker], Awaitable[None]]) -> None:
         worker.threads.close()
 
 
+@pytest.mark.slow
 def test_a_call_that_ends_while_no_rule_counts_it_holds_nothing_later() -> None:
     async def play(worker: Worker) -> None:
         admissions = worker.make()
@@ -122,6 +123,7 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]
     valkey.stop()
 
 
+@pytest.mark.slow  # five seconds each
 @pytest.mark.parametrize("how", ["too few replicas", "demoted"])
 def test_a_store_that_refuses_to_write_is_not_asked_in_a_loop(valkey: EmbeddedValkey, how: str) -> None:
     async def play(worker: Worker) -> None:
