@@ -45,6 +45,7 @@ def test_a_budget_is_made_from_the_teams_page_changed_and_deleted(browser: Brows
     assert not Budget.objects.filter(pk=budget.pk).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1400, 420])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_of_the_pages_is_cut_off(browser: Browser, width: int, scheme: str) -> None:

@@ -80,6 +80,7 @@ def test_the_first_call(terminal: Terminal) -> None:
     assert "refused 403 model_not_granted demo-restricted 0 0 0" in terminal.paste(ledger)
 
 
+@pytest.mark.slow  # the whole page, form by form
 def test_a_second_team(browser: Browser, terminal: Terminal, product: Product, simulator: Simulator) -> None:
     page = read_page("a-second-team.md")
     people, paste_key, models, call, refused, client, ledger, metrics = commands_of(page)
