@@ -9,11 +9,13 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from billing.admission.account import Account, Admitted, AdmittedKind, Again, Standing, Steps
+from billing.admission.clock import Clock
 from billing.admission.commands import LEASES, Command, Commands, marker_key, read_marker
 from billing.admission.connections import Connections
 from billing.admission.holds import AT_ONCE, Amounts, Ask, EndFrame, Frames, Hold, Patience
@@ -36,22 +38,8 @@ _RENEW_S = 0.05
 _LOOK_AT = 50  # idle departments in each beat
 _RENEW_AT_ONCE = 4
 _HOUSEKEEPING_S = 0.1
+_MOST_UNDER_WAY = 128  # commands that wait for a reply at a time: a busy store takes some 50 ms for so many
 _AFTER_DEADLINE_MS = 60_000  # a hold outlives the longest call by so much
-
-
-class Clock:
-    """The store's time as this worker knows it, which alone decides on windows."""
-
-    def __init__(self) -> None:
-        self._offset_ms = time.time() * 1000 - time.monotonic() * 1000
-
-    def now_ms(self) -> int:
-        """Milliseconds since 1970."""
-        return int(time.monotonic() * 1000 + self._offset_ms)
-
-    def learn(self, store_ms: int) -> None:
-        """The store said this time just now."""
-        self._offset_ms = store_ms - time.monotonic() * 1000
 
 
 class _Desk:
@@ -81,30 +69,29 @@ class _Desk:
 
 
 class _Question:
-    """One admission on its way. It is answered for even if nobody waits any more."""
+    """One admission on its way. Once made, it is answered for even if nobody waits any more."""
 
-    def __init__(
-        self,
-        owner: "Admissions",
-        desk: _Desk,
-        ask: Ask,
-        plan: Plan,
-        now_ms: int,
-        deadline_ms: int,
-        patience: Patience,
-    ) -> None:
+    _plan: Plan
+    _now_ms: int
+    _deadline_ms: int
+
+    def __init__(self, owner: "Admissions", desk: _Desk, ask: Ask, patience: Patience) -> None:
         self._owner = owner
         self._desk = desk
         self._ask = ask
-        self._plan = plan
-        self._now_ms = now_ms
-        self._deadline_ms = deadline_ms
+        self._patience = patience
         self.outcome: asyncio.Future[Admitted | Refused | Again] = asyncio.get_running_loop().create_future()
-        self.command: Command = desk.account.admit(ask, plan, now_ms, deadline_ms, patience)
+
+    def make(self) -> Command:
+        """The command, to be sent now: its time limit has begun."""
+        account = self._desk.account
+        self._now_ms, self._deadline_ms = self._owner.clock.now_ms(), self._owner.deadline_ms()
+        self._plan = account.plan(self._ask, self._now_ms)
+        return account.admit(self._ask, self._plan, self._now_ms, self._deadline_ms, self._patience)
 
     def take(self, reply: Reply | StoreLost) -> None:
         account = self._desk.account
-        self._desk.under_way -= 1
+        self._owner.answered(self._desk)
         was_open = self._ask.rid in account.holds
         if isinstance(reply, StoreLost):
             if reply.was_sent:
@@ -115,7 +102,7 @@ class _Question:
         else:
             outcome = account.admitted(self._ask, self._plan, reply, self._deadline_ms)
             if not isinstance(reply, StoreRefused):
-                self._owner.clock.learn(reply[1])
+                self._owner.clock.learn(reply[1], is_trusted=outcome is Again.WINDOW)
         if not self.outcome.done():
             self.outcome.set_result(outcome)
         elif not was_open:  # the caller has left: the end of the call is recorded, or will be in this moment
@@ -133,11 +120,14 @@ class _Extension:
         self._hold = hold
         self._to = to
         self.outcome: asyncio.Future[bool | Refused | Again] = asyncio.get_running_loop().create_future()
-        self.command: Command = desk.account.extend(hold, to, owner.clock.now_ms())
+
+    def make(self) -> Command:
+        """The command, to be sent now: its time limit has begun."""
+        return self._desk.account.extend(self._hold, self._to, self._owner.clock.now_ms())
 
     def take(self, reply: Reply | StoreLost) -> None:
         account = self._desk.account
-        self._desk.under_way -= 1
+        self._owner.answered(self._desk)
         outcome: bool | Refused | Again = AWAY_STORE
         if not isinstance(reply, StoreLost):
             outcome = account.extended(self._hold, self._to, reply)
@@ -183,7 +173,8 @@ class Admissions:
         self._holds: dict[str, Hold] = {}
         self._desks: dict[int, _Desk] = {}
         self._of_team: dict[int, _Desk] = {}  # where each team is now
-        self._questions: list[tuple[_Desk, _Question | _Extension]] = []
+        self._questions: deque[tuple[_Desk, _Question | _Extension]] = deque()
+        self._under_way = 0  # commands of all desks whose replies are not here
         self._leaves: list[Command] = []
         self._ended: set[_Desk] = set()
         self._is_flush_due = False
@@ -311,7 +302,7 @@ class Admissions:
             return Admitted(ask.rid, self.clock.now_ms(), kind=AdmittedKind.FREE)
         if desk.account.plan(ask, self.clock.now_ms()).is_hard and not may_go_uncounted:
             return outcome
-        return desk.account.admit_uncounted(ask, self.clock.now_ms(), self._deadline_ms())
+        return desk.account.admit_uncounted(ask, self.clock.now_ms(), self.deadline_ms())
 
     async def extend(
         self, department_id: int, rid: str, more: Amounts, *, may_go_uncounted: bool
@@ -379,15 +370,14 @@ class Admissions:
         """Whether anything counts the calls of a team, which were the department's when they were admitted."""
         return department_id in self._desks or team_id in self._of_team
 
-    def _deadline_ms(self) -> int:
+    def deadline_ms(self) -> int:
+        """Until when a call that is admitted now may hold anything."""
         return self.clock.now_ms() + self._longest_call_ms + _AFTER_DEADLINE_MS
 
     async def _question(self, desk: _Desk, ask: Ask, patience: Patience) -> Admitted | Refused | Again:
         if not self._is_near(desk) and not await self._is_near_soon(desk):
             return AWAY_STORE
-        now_ms = self.clock.now_ms()
-        plan = desk.account.plan(ask, now_ms)
-        question = _Question(self, desk, ask, plan, now_ms, self._deadline_ms(), patience)
+        question = _Question(self, desk, ask, patience)
         self._questions.append((desk, question))
         self._schedule()
         return await question.outcome
@@ -420,30 +410,49 @@ class Admissions:
             asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
-        """Send what has gathered. Ends go first: what they give back is there for those who come."""
+        """Send what has gathered. Ends go first: what they give back is there for those who come.
+
+        Of a crowd only so many are on their way at a time, and the others wait here: were all sent at once, the
+        store would answer the last of them too late.
+        """
         self._is_flush_due = False
-        questions, self._questions = self._questions, []
-        leaves, self._leaves = self._leaves, []
-        ended, self._ended = self._ended, set()
-        batch: list[tuple[Command, Taker]] = []
-        for desk in ended:
+        batch: list[tuple[Command, Taker]] = [(command, _ignore) for command in self._leaves]
+        self._leaves = []  # their lease sees to what is lost
+        while self._ended and self._under_way < _MOST_UNDER_WAY:
+            desk = self._ended.pop()
             if desk.renewal is None:
                 frames, commands = desk.account.next_settles()
-                desk.under_way += len(frames)
+                self._sent(desk, len(frames))
                 batch += [
                     (command, _Settled(self, desk, frame).take)
                     for frame, command in zip(frames, commands, strict=True)
                 ]
-        for desk, question in questions:
-            desk.under_way += 1
-            batch.append((question.command, question.take))
-        batch += [(command, _ignore) for command in leaves]  # their lease sees to what is lost
+        while self._questions and self._under_way < _MOST_UNDER_WAY:
+            desk, question = self._questions.popleft()
+            if question.outcome.done():  # its caller has left, and nothing was asked of the store
+                continue
+            if desk.account.standing is not Standing.OPEN:
+                question.outcome.set_result(Again.EPOCH)
+                continue
+            batch.append((question.make(), question.take))
+            self._sent(desk, 1)
         if batch:
             self._connections.send(batch)
 
+    def _sent(self, desk: _Desk, commands: int) -> None:
+        desk.under_way += commands
+        self._under_way += commands
+
+    def answered(self, desk: _Desk) -> None:
+        """A command was answered, or its reply will not come: there is room for another."""
+        desk.under_way -= 1
+        self._under_way -= 1
+        if self._questions or self._ended:
+            self._schedule()
+
     def settled(self, desk: _Desk, frame: EndFrame, reply: Reply | StoreLost) -> None:
         """What became of one settlement."""
-        desk.under_way -= 1
+        self.answered(desk)
         account = desk.account
         account.take_settle(frame, reply)
         desk.line.wake()

@@ -123,6 +123,46 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]
     valkey.stop()
 
 
+def test_a_crowd_is_admitted_to_the_last(valkey: EmbeddedValkey) -> None:
+    """All ask at once; were all sent at once, the last would be answered too late."""
+
+    async def play(worker: Worker) -> None:
+        admissions = worker.make()
+        await worker.change(worker.budget)
+        await admissions.start({worker.department_id: await worker.book()})
+        await worker.admit(admissions, 1)
+        asks = [worker.ask(1) for _ in range(10_000)]
+        outcomes = await asyncio.gather(*(admissions.admit(ask, may_go_uncounted=False) for ask in asks))
+        assert all(isinstance(outcome, Admitted) for outcome in outcomes)
+        assert admissions.lost_connections == 0
+        await admissions.close()
+
+    run(valkey.url(), play)
+
+
+def test_who_leaves_while_a_crowd_waits_holds_nothing(valkey: EmbeddedValkey) -> None:
+    async def play(worker: Worker) -> None:
+        admissions = worker.make()
+        await worker.change(worker.budget)
+        await admissions.start({worker.department_id: await worker.book()})
+        await worker.admit(admissions, 1)
+        tasks = [
+            asyncio.create_task(admissions.admit(worker.ask(1), may_go_uncounted=False)) for _ in range(1_000)
+        ]
+        await asyncio.sleep(0)
+        for task in tasks[500:]:
+            task.cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert sum(isinstance(outcome, Admitted) for outcome in outcomes) == 500
+        epoch = (await worker.book()).epoch
+        with closing(DirectLink(worker.url, load_scripts())) as link:
+            (held,) = link.exchange([plain("HLEN", f"{{d{worker.department_id}}}:{epoch}:r")])
+        assert held == 501
+        await admissions.close()
+
+    run(valkey.url(), play)
+
+
 @pytest.mark.slow  # five seconds each
 @pytest.mark.parametrize("how", ["too few replicas", "demoted"])
 def test_a_store_that_refuses_to_write_is_not_asked_in_a_loop(valkey: EmbeddedValkey, how: str) -> None:
