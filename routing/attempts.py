@@ -64,9 +64,9 @@ class Attempts:
         gateway, trace = self._gateway, self._trace
         if (found := await self._choose()) is None:
             check_served(gateway, self._model, trace)
-            raise model_unavailable(
-                self._model.name
-            )  # another worker makes the only call that may be made now
+            raise backends_away(
+                self._model.name, 1.0
+            )  # the only call that may be made now is somebody else's
         target, is_probe = found
         trace.target, trace.price = target, target.price_at(trace.admitted_at)
         assert trace.price is not None, "only what can be priced is chosen"  # noqa: S101

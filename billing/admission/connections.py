@@ -343,7 +343,6 @@ class _Routed:
 
 
 def _send(server: _Server | None, batch: Batch) -> None:
-    batch = list(batch)
     try:
         if server is None:
             raise StoreLost(_AWAY, was_sent=False)

@@ -6,7 +6,7 @@ Nothing is sent again: a command whose reply did not come may have been carried 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import hiredis
@@ -19,7 +19,7 @@ from billing.admission.scripts import Scripts
 logger = logging.getLogger(__name__)
 
 Taker = Callable[[Reply | StoreLost], None]
-Batch = Iterable[tuple[Command, Taker]]
+Batch = Sequence[tuple[Command, Taker]]
 _CONNECT_S = 1.0
 _LAST_CHANCE_S = 0.005
 # Errors after which the connection is made anew: that loads the scripts, or finds the server that may be written to.
@@ -81,7 +81,6 @@ class Wire:
         """
         if self._protocol is None:
             raise StoreLost("there is no connection to the store", was_sent=False)
-        commands = list(commands)
         run = self._run
         payload = b"".join([command.packed(run) for command, _ in commands])
         self._protocol.send(payload, [taker for _, taker in commands])

@@ -1,15 +1,11 @@
 """How well each backend is, as this worker knows it: its breaker, the calls under way, and how fast it answers."""
 
-import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
 from routing.health.breaker import Breaker, Outcome, State
 from routing.snapshot import Target
-
-logger = logging.getLogger(__name__)
 
 _SMOOTHING = 0.3  # of the moving average: the weight of the newest call
 _PROBE_S = 30.0  # longest that a probe keeps others waiting; a backend's own time limit may be shorter
@@ -49,9 +45,8 @@ class Board:
         self._clock = clock
         self._known: dict[int, Health] = {}
         self.on_change: Callable[[Change], None] = lambda change: None
-        self.on_drop: Callable[[int], None] = lambda backend_id: (
-            None
-        )  # a probe told nothing: another may be made
+        # A probe told nothing: another may be made.
+        self.on_drop: Callable[[int], None] = lambda backend_id: None
         # Whether this worker may probe a backend now, rather than another one.
         self.may_probe: Callable[[int, float], Awaitable[bool]] = _always
 
@@ -89,7 +84,13 @@ class Board:
         """Whether the call that is to be made now is the one probe of all workers."""
         breaker, within_s = self.of(target).breaker, min(_PROBE_S, target.total_timeout_s)
         breaker.begin_probe(self._clock(), within_s=within_s)  # before others of this worker come
-        if await self.may_probe(target.backend_id, within_s):
+        try:
+            is_ours = await self.may_probe(target.backend_id, within_s)
+        except BaseException:  # the caller left meanwhile, and the right to probe may be ours
+            breaker.drop_probe(self._clock())
+            self.on_drop(target.backend_id)
+            raise
+        if is_ours:
             return True
         breaker.begin_probe(self._clock(), within_s=1.0)  # another worker's; its news will be here sooner
         return False
@@ -140,5 +141,4 @@ class Attempt:
 
 
 async def _always(backend_id: int, within_s: float) -> bool:
-    await asyncio.sleep(0)
     return True
