@@ -26,7 +26,7 @@ class Recorded(socketserver.ThreadingTCPServer):
 
     def answer_json(self, body: bytes) -> None:
         """From now on, answer 200 with this body."""
-        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
         self.answer = head % len(body) + body
 
 

@@ -16,7 +16,7 @@ from tests.routes import CHAT, EMBEDDINGS
 from tests.routes import Route as Asked
 
 EVENT_STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
-JSON = b"Content-Type: application/json\r\n"
+JSON = b"Content-Type: application/json\r\nConnection: close\r\n"
 
 
 def refusal(status: int, *headers: bytes) -> bytes:
