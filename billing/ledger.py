@@ -68,6 +68,7 @@ class LedgerEntry(msgspec.Struct):
     model_alias: str | None = None
     list_price_id: int | None = None
     failed_attempts: tuple[FailedAttempt, ...] | None = None
+    is_other_user: bool = False
     spool: uuid.UUID | None = None
     seq: int = 0
 

@@ -21,7 +21,7 @@ _INSERT = """
         json_populate_record(NULL::billing_usagerecord, '{"requests": 1}'), %s)
     ON CONFLICT (request_id) DO NOTHING RETURNING request_id, seq
 """
-_COPIED = "admitted_at, department_id, team_id, application_id, api_key_id, end_user, model"
+_COPIED = "admitted_at, department_id, team_id, application_id, api_key_id, end_user, is_other_user, model"
 _DELTAS = (
     *("input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens"),
     *("input_cost_nanousd", "cached_input_cost_nanousd", "cache_write_cost_nanousd", "output_cost_nanousd"),

@@ -157,6 +157,10 @@ class UsageRecord(models.Model):
     api_key_id = models.BigIntegerField(null=True)
     api_key_hint = models.CharField(max_length=32, blank=True)
     end_user = models.CharField(max_length=200, blank=True)
+    is_other_user = models.BooleanField(
+        null=True,  # as in records of a release that had none
+        help_text="Counted with the key's other end users: more came that day than have counters of their own.",
+    )
     client_request_id = models.CharField(
         max_length=200, blank=True, help_text="The caller's X-Client-Request-Id."
     )
@@ -266,6 +270,10 @@ class UsageCorrection(models.Model):
     application_id = models.BigIntegerField(null=True)
     api_key_id = models.BigIntegerField(null=True)
     end_user = models.CharField(max_length=200, blank=True)
+    is_other_user = models.BooleanField(
+        null=True,  # as in records of a release that had none
+        help_text="Counted with the key's other end users: more came that day than have counters of their own.",
+    )
     model = models.CharField(max_length=128, blank=True)
 
     input_tokens = models.BigIntegerField()

@@ -158,6 +158,8 @@ GATEWAY_REFUSAL_ROWS = env.integer("GATEWAY_REFUSAL_ROWS", 20, least=1)
 # The most calls of one team that wait at one limit or budget, and of all teams in one worker.
 GATEWAY_QUEUE_TEAM = env.integer("GATEWAY_QUEUE_TEAM", 100, least=0)
 GATEWAY_QUEUE_WORKER = env.integer("GATEWAY_QUEUE_WORKER", 1_000, least=0)
+# The most end users of one key that have counters of their own in a day, where limits or budgets are for each.
+GATEWAY_KEY_END_USERS = env.integer("GATEWAY_KEY_END_USERS", 100_000, least=1)
 # The most of one request; past it, it is refused before anything is spent.
 GATEWAY_MAX_MESSAGES = env.integer("GATEWAY_MAX_MESSAGES", 10_000, least=1)
 GATEWAY_MAX_TOOLS = env.integer("GATEWAY_MAX_TOOLS", 512, least=1)

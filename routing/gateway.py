@@ -80,6 +80,7 @@ class GatewaySettings:
     refusal_rows: int
     queue_team: int
     queue_worker: int
+    key_end_users: int
     configuration_poll_s: float
     redis_url: str = field(repr=False)
     counters_url: str = field(repr=False)
@@ -110,6 +111,7 @@ class GatewaySettings:
             refusal_rows=settings.GATEWAY_REFUSAL_ROWS,
             queue_team=settings.GATEWAY_QUEUE_TEAM,
             queue_worker=settings.GATEWAY_QUEUE_WORKER,
+            key_end_users=settings.GATEWAY_KEY_END_USERS,
             configuration_poll_s=settings.GATEWAY_CONFIGURATION_POLL_MS / 1000,
             shown=Shown(backend=settings.GATEWAY_SHOW_BACKEND, cost=settings.GATEWAY_SHOW_COST),
             redis_url=settings.REDIS_URL,
@@ -201,7 +203,8 @@ class Gateway:
         self.ledger.spool.close()
 
     def _make_admissions(self) -> Admissions:
-        commands, spool = Commands(load_scripts()), self.ledger.spool
+        commands = Commands(load_scripts(), most_users=self.options.key_end_users)
+        spool = self.ledger.spool
         return Admissions(
             url=self.options.counters_url,
             commands=commands,

@@ -160,6 +160,7 @@ class Trace:
             api_key_id=caller.key_id if caller else None,
             api_key_hint=caller.hint if caller else "",
             end_user=self.end_user,
+            is_other_user=self.admitted is not None and self.admitted.is_other_user,
             client_request_id=self.client_request_id,
             model=self.model,
             model_alias=self.model_alias,

@@ -72,6 +72,7 @@ def _estimate(hold: StoredHold, names: "_Names") -> LedgerEntry:
         api_key_id=call.api_key_id,
         api_key_hint=names.of(ApiKey, call.api_key_id),
         end_user=clean_text(call.end_user),
+        is_other_user=call.is_other_user,
         client_request_id="",
         model=clean_text(call.model, 128),
         backend_id=None,

@@ -31,7 +31,9 @@ from billing.admission.refusals import AWAY_STORE, Figures, Refused, refuse_budg
 from billing.admission.rules import Budget, Dimensions, Plan, RuleBook
 
 _DONE, _NOTHING, _KNOWN = 1, 0, 2
-_LATE, _OTHER_EPOCH, _LOST_COUNTER, _OTHER_WINDOW, _HARD, _HELD, _RATE, _GAP, _CHANGED = range(-1, -10, -1)
+_LATE, _OTHER_EPOCH, _LOST_COUNTER, _OTHER_WINDOW, _HARD, _HELD, _RATE, _GAP, _CHANGED, _OTHER_USER = range(
+    -1, -11, -1
+)
 _BATCH = 64
 _NO_REPLY = StoreLost("no reply came", was_sent=True)
 LIMIT_MS = 250
@@ -54,6 +56,7 @@ class Again(Enum):
 
     EPOCH = auto()  # once the account is open again
     WINDOW = auto()  # at once: the store's clock is in another window
+    USER = auto()  # at once, as one of the key's other end users: too many have counters of their own
     HOLD = auto()  # at once: the store held another amount than this worker knew of
 
 
@@ -86,6 +89,7 @@ class Admitted:
     tokens: Level | None = None
     money: Level | None = None
     token_budget: Level | None = None
+    is_other_user: bool = False
     kind: AdmittedKind = AdmittedKind.COUNTED
 
 
@@ -162,9 +166,13 @@ class Account:
         if code in (_DONE, _KNOWN):
             owner = msgspec.json.encode(HoldOwner(self._spool, deadline_ms, ask.call))
             self.holds[ask.rid] = Hold(ask, now_ms, ask.most, owner)
-            return _read_levels(ask, plan, reply) if code == _DONE else Admitted(ask.rid, now_ms)
+            if code == _DONE:
+                return _read_levels(ask, plan, reply)
+            return Admitted(ask.rid, now_ms, is_other_user=ask.call.is_other_user)
         if code == _OTHER_WINDOW:
             return Again.WINDOW
+        if code == _OTHER_USER:
+            return Again.USER
         if code in (_OTHER_EPOCH, _LOST_COUNTER):
             if code == _LOST_COUNTER:
                 self.lost_in = self._epoch
@@ -176,7 +184,7 @@ class Account:
         """Let a call in that the store was not asked for: it is declared, or booked at its end, as soon as it can."""
         owner = msgspec.json.encode(HoldOwner(self._spool, deadline_ms, ask.call))
         self.holds[ask.rid] = Hold(ask, now_ms, ask.most, owner)
-        return Admitted(ask.rid, now_ms, kind=AdmittedKind.UNCOUNTED)
+        return Admitted(ask.rid, now_ms, is_other_user=ask.call.is_other_user, kind=AdmittedKind.UNCOUNTED)
 
     def admission_lost(self, ask: Ask, now_ms: int) -> None:
         """The store may hold `ask` or not, until its time limit is over: its end must be booked after that."""
@@ -385,6 +393,7 @@ def _read_levels(ask: Ask, plan: Plan, reply: list[int]) -> Admitted:
         tokens,
         money=_level(plan, *found[6:8]),
         token_budget=_level(plan, *found[8:10]),
+        is_other_user=ask.call.is_other_user,
     )
 
 

@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import msgspec
+
 from billing.admission.account import Account, Admitted, AdmittedKind, Again, Standing, Steps
 from billing.admission.clock import Clock
 from billing.admission.commands import LEASES, Command, Commands, marker_key, read_marker
@@ -31,7 +33,7 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 RunInThread = Callable[[Callable[[], Result]], Awaitable[Result]]
 
-_TRIES = 3  # a window that ends and an epoch that ends, in one admission
+_TRIES = 4  # a window that ends, an epoch that ends, and a user who is one too many, in one admission
 _OPEN_S = 4.0  # how long a call waits for counters that are being made anew: longer than that usually takes
 _BACK_SOON_S = 0.25  # a connection that just broke may be back in a moment
 _RENEW_S = 0.05
@@ -288,7 +290,9 @@ class Admissions:
                 outcome = AWAY_REBUILDING if self._is_near(desk) else AWAY_STORE
             else:
                 outcome = await self._question(desk, ask, patience)
-            if not isinstance(outcome, Again):
+            if outcome is Again.USER:
+                ask = replace(ask, call=msgspec.structs.replace(ask.call, is_other_user=True))
+            elif not isinstance(outcome, Again):
                 break
         return AWAY_REBUILDING if isinstance(outcome, Again) else outcome
 

@@ -9,6 +9,7 @@ from billing.admission.scripts import Scripts
 
 RUN_ID_BYTES = 40
 LEASES = b"{g}:workers"
+MOST_USERS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,10 @@ def plain(*parts: bytes | str, key: bytes | None = None) -> PlainCommand:
 class Commands:
     """Makes the calls of one set of scripts."""
 
-    def __init__(self, scripts: Scripts) -> None:
+    def __init__(self, scripts: Scripts, *, most_users: int = MOST_USERS) -> None:
+        """`most_users`: how many end users of one key may have counters of their own in a day."""
         self.scripts = scripts
+        self._most_users = most_users
 
     def admit(
         self,
@@ -63,7 +66,8 @@ class Commands:
             marker_key(ask.call.department_id),
             *(ask.rid, not_after_ms, ask.most.money, ask.most.tokens, ask.rate_tokens),
             *(plan.start, plan.end, owner, plan.entries),
-            *(ask.call.team_id, patience.weight, patience.places, epoch),
+            *(ask.call.team_id, patience.weight, patience.places),
+            *(f"{self._most_users} {plan.user}" if plan.user else b"", epoch),
         )
 
     def leave(self, epoch: int, ask: Ask, plan: Plan, patience: Patience) -> Command:

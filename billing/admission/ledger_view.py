@@ -35,11 +35,12 @@ class LedgerTables:
 LEDGER = LedgerTables(
     lines="""
         SELECT request_id, spool, seq, admitted_at, department_id, team_id, application_id, api_key_id, end_user,
-               model, cost_nanousd AS money, input_tokens + output_tokens AS tokens
+               model, coalesce(is_other_user, false) AS is_other_user,
+               cost_nanousd AS money, input_tokens + output_tokens AS tokens
         FROM billing_usagerecord
         UNION ALL
         SELECT request_id, spool, seq, admitted_at, department_id, team_id, application_id, api_key_id, end_user,
-               model, cost_nanousd, input_tokens + output_tokens
+               model, coalesce(is_other_user, false), cost_nanousd, input_tokens + output_tokens
         FROM billing_usagecorrection
     """,
     spools="SELECT id, shipped_seq AS seq, updated_at FROM billing_spool",
@@ -114,12 +115,12 @@ class LedgerView:
         cursor.execute(
             f"""
             SELECT l.department_id, l.team_id, l.application_id, l.api_key_id,
-                   {"l.end_user" if by_user else "''"}, l.model,
+                   {"l.end_user, l.model, l.is_other_user" if by_user else "'', l.model, false"},
                    width_bucket(l.admitted_at, %s::timestamptz[]), sum(l.money), sum(l.tokens)
             FROM ({self._tables.lines}) l
             WHERE l.request_id >= %s AND l.admitted_at >= %s AND l.admitted_at < %s
                 AND (l.department_id = %s OR l.team_id = ANY(%s)) AND ({condition})
-            GROUP BY 1, 2, 3, 4, 5, 6, 7
+            GROUP BY 1, 2, 3, 4, 5, 6, 7, 8
             """,  # noqa: S608 - the pieces are constants of this module and of its callers
             [
                 *(moments, smallest_id_at(moments[0] - _CLOCKS_DIFFER), moments[0], moments[-1]),
@@ -165,7 +166,7 @@ class LedgerView:
         cursor.execute(
             f"""
             SELECT l.request_id, l.spool, l.seq, l.admitted_at, l.department_id, l.team_id, l.application_id,
-                   l.api_key_id, l.end_user, l.model, l.money, l.tokens
+                   l.api_key_id, l.end_user, l.model, l.is_other_user, l.money, l.tokens
             FROM ({self._tables.lines}) l WHERE l.request_id = ANY(%s)
             """,  # noqa: S608
             [list(rids)],

@@ -69,9 +69,9 @@ class Limit:
     end_user: str = ""
     model: str = ""
 
-    def name(self, user: str) -> str:
-        """The counter's name, for the end user `user` where there is one."""
-        subject = _subject(self, user)
+    def name(self, call: "Dimensions") -> str:
+        """The name of the counter that counts `call`."""
+        subject = _subject(self, call)
         if self.rate is Rate.CONCURRENCY:
             return f"k:{subject}"
         return f"b:{subject}:{self.rate}"
@@ -91,25 +91,36 @@ class Budget:
     end_user: str = ""
     model: str = ""
 
-    def name(self, user: str, window: Window) -> str:
-        """The counter's name in one window."""
-        return f"c:{_subject(self, user)}:{self.unit}:{self.period}:{window.start}"
+    def name(self, call: "Dimensions", window: Window) -> str:
+        """The name of the counter that counts `call` in one window."""
+        return f"c:{_subject(self, call)}:{self.unit}:{self.period}:{window.start}"
 
 
 Rule = Limit | Budget
 
 
-def _subject(rule: Rule, user: str) -> str:
+def user_part(user: str) -> str:
+    """An end user in the name of a counter."""
+    return "u" + hashlib.blake2b(user.encode(), digest_size=12).hexdigest()
+
+
+def _subject(rule: Rule, call: "Dimensions") -> str:
     parts = [rule.owner.scope.value, str(rule.owner.id)]
-    if rule.end_user:
-        parts.append("u" + hashlib.blake2b(user.encode(), digest_size=12).hexdigest())
+    if rule.end_user == EVERY_USER and call.is_other_user:
+        parts.append(f"o{call.api_key_id}")
+    elif rule.end_user:
+        parts.append(user_part(call.end_user))
     if rule.model:
         parts.append("m" + rule.model)
     return ":".join(parts)
 
 
 class Dimensions(msgspec.Struct, frozen=True, array_like=True):
-    """Who calls what: all that decides which rules apply. None and empty: there is none."""
+    """Who calls what: all that decides which rules apply. None and empty: there is none.
+
+    `is_other_user`: the key named more end users that day than have counters of their own, and this one is counted
+    together with its others. A rule for one end user by name counts them by themself all the same.
+    """
 
     department_id: int
     team_id: int
@@ -117,6 +128,7 @@ class Dimensions(msgspec.Struct, frozen=True, array_like=True):
     api_key_id: int | None
     end_user: str
     model: str
+    is_other_user: bool = False
 
     def has(self, owner: Owner) -> bool:
         """Whether `owner` is the department, team, application or key of this call."""
@@ -134,7 +146,7 @@ class Plan:
     """What the store is to check and count for one caller, while `start <= moment < end` (seconds).
 
     `ends` are those of the windows, 0 for limits. `entries` is packed for the scripts: kind, counter name, limit
-    and end of window of each rule in turn.
+    and end of window of each rule in turn. `user`: key and end user where the latter has counters of their own.
     """
 
     rules: tuple[Rule, ...]
@@ -143,6 +155,7 @@ class Plan:
     entries: bytes
     start: int
     end: int
+    user: str = ""
 
     @property
     def is_hard(self) -> bool:
@@ -166,6 +179,7 @@ class RuleBook:
     _plans: dict[Dimensions, Plan] = field(default_factory=dict, repr=False, compare=False)
     _by_owner: Mapping[tuple[Scope, int], tuple[Rule, ...]] = field(init=False, repr=False, compare=False)
     _names_users: bool = field(init=False, repr=False, compare=False)
+    _named_users: frozenset[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Sort the rules by owner."""
@@ -175,6 +189,7 @@ class RuleBook:
             by_owner[place] = (*by_owner.get(place, ()), rule)
         self._by_owner = by_owner
         self._names_users = any(rule.end_user for rule in self.rules)
+        self._named_users = frozenset(rule.end_user for rule in self.rules)
 
     def says_as(self, other: "RuleBook") -> bool:
         """Whether both say the same, also to the refused, who are told the owners' names."""
@@ -200,6 +215,8 @@ class RuleBook:
         """The plan for a call at `moment_s`; kept, as callers come again."""
         if call.end_user and not self._names_users:  # else any caller could make as many plans as names
             call = msgspec.structs.replace(call, end_user="")
+        elif call.is_other_user and call.end_user not in self._named_users:
+            call = msgspec.structs.replace(call, end_user=EVERY_USER)
         plan = self._plans.get(call)
         if plan is None or not plan.start <= moment_s < plan.end:
             if len(self._plans) >= _MOST_PLANS:
@@ -212,7 +229,7 @@ class RuleBook:
         for rule in self.applying(call):
             if isinstance(rule, Budget):
                 window = window_at(rule.period, self.zone, moment_s)
-                yield rule.name(call.end_user, window), rule.unit, window.end
+                yield rule.name(call, window), rule.unit, window.end
 
     def periods(self) -> frozenset[Period]:
         """The periods that budgets of this book have."""
@@ -230,10 +247,10 @@ class RuleBook:
         for rule in rules:
             if isinstance(rule, Budget):
                 window = windows[rule.period]
-                names.append(rule.name(call.end_user, window))
+                names.append(rule.name(call, window))
                 entries += [_budget_kind(rule), names[-1], _exact(rule.amount), window.end]
             else:
-                names.append(rule.name(call.end_user))
+                names.append(rule.name(call))
                 entries += [_LIMIT_KINDS[rule.rate], names[-1], rule.amount, 0]
         return Plan(
             rules=rules,
@@ -242,10 +259,17 @@ class RuleBook:
             entries=msgspec.msgpack.encode(entries),
             start=max((window.start for window in windows.values()), default=0),
             end=min((window.end for window in windows.values()), default=2**40),
+            user=_own_user(rules, call),
         )
 
 
 _LIMIT_KINDS = {Rate.REQUESTS: "R", Rate.TOKENS: "K", Rate.CONCURRENCY: "C"}
+
+
+def _own_user(rules: Iterable[Rule], call: Dimensions) -> str:
+    if call.is_other_user or not any(rule.end_user == EVERY_USER for rule in rules):
+        return ""
+    return f"{call.api_key_id} {user_part(call.end_user)}"
 
 
 def _budget_kind(budget: Budget) -> str:

@@ -46,6 +46,7 @@ def to_end_frame(entry: LedgerEntry, record: bytes) -> EndFrame:
             entry.api_key_id,
             entry.end_user,
             entry.model,
+            entry.is_other_user,
         ),
         true=Amounts(entry.cost_nanousd, entry.input_tokens + entry.output_tokens),
         record=record,

@@ -16,11 +16,11 @@ from billing.admission.commands import Commands, marker_key
 from billing.admission.holds import Amounts
 from billing.admission.ledger_view import KEPT, LedgerView, Line, add_up
 from billing.admission.links import Exchange, StoreLost, StoreRefused
-from billing.admission.rules import EVERY_USER, Budget, RuleBook
-from billing.admission.windows import Window
+from billing.admission.rules import EVERY_USER, Budget, RuleBook, user_part
 
 _DONE = 1
-_COUNTER = re.compile(r"c:([dtak]:\d+)(:u[0-9a-f]{24})?(:m.*)?:(\w+):(\w+):-?\d+", re.DOTALL)
+_COUNTER = re.compile(r"c:([dtak]:\d+)(:u[0-9a-f]{24}|:o\d+)?(:m.*)?:(\w+):(\w+):-?\d+", re.DOTALL)
+_ANY_USER = ":*"
 
 
 class NotComparable(Exception):
@@ -177,10 +177,14 @@ def _shapes(book: RuleBook) -> Iterable[_Shape]:
     """What the names of each budget's counters have in common."""
     for rule in book.rules:
         if isinstance(rule, Budget):
-            match = _COUNTER.fullmatch(rule.name(rule.end_user, Window(0, 0)))
-            assert match is not None  # noqa: S101 - its form is that of Budget.name
-            user = ":u" + EVERY_USER if rule.end_user == EVERY_USER else match[2] or ""
-            yield match[1], user, match[3] or "", match[4], match[5]
+            owner, model = f"{rule.owner.scope}:{rule.owner.id}", f":m{rule.model}" if rule.model else ""
+            yield owner, _user_of(rule.end_user), model, rule.unit, rule.period
+
+
+def _user_of(end_user: str) -> str:
+    if end_user == EVERY_USER:
+        return _ANY_USER
+    return f":{user_part(end_user)}" if end_user else ""
 
 
 def _is_of(name: str, shapes: set[_Shape]) -> bool:
@@ -188,5 +192,5 @@ def _is_of(name: str, shapes: set[_Shape]) -> bool:
     if match is None:
         return True
     owner, user, model, unit, period = match.groups(default="")
-    users = (user, ":u" + EVERY_USER) if user else ("",)
+    users = (user, _ANY_USER) if user else ("",)
     return any((owner, one, model, unit, period) in shapes for one in users)

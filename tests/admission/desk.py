@@ -9,14 +9,14 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from billing.admission.commands import Commands, marker_key, pack
+from billing.admission.commands import MOST_USERS, Commands, marker_key, pack
 from billing.admission.holds import AT_ONCE, Amounts, Ask, EndFrame, Hold, HoldOwner, Patience
 from billing.admission.links import ServerLink, StoreRefused
 from billing.admission.rules import Dimensions, Plan, Rule, RuleBook
 from billing.admission.scripts import Scripts, load_scripts, make_scripts, read_sources
 
 DONE, NOTHING, KNOWN = 1, 0, 2
-LATE, OTHER_EPOCH, LOST_COUNTER, OTHER_WINDOW, HARD, HELD, RATE, GAP, CHANGED = range(-1, -10, -1)
+LATE, OTHER_EPOCH, LOST_COUNTER, OTHER_WINDOW, HARD, HELD, RATE, GAP, CHANGED, OTHER_USER = range(-1, -11, -1)
 NEVER = 2**50
 
 _departments = itertools.count(os.getpid() * 10_000)
@@ -57,11 +57,12 @@ class Desk:
     department_id: int = field(default_factory=lambda: next(_departments))
     epoch: int = 1
     planned_s: int | None = None  # for which moment plans are made, if not for now
+    most_users: int = MOST_USERS
 
     def __post_init__(self) -> None:
         scripts = load_scripts() if self.now_ms is None else scripts_on_a_clock(self.sources)
         self.link = ServerLink(self.url, scripts)
-        self.commands = Commands(scripts)
+        self.commands = Commands(scripts, most_users=self.most_users)
         self.call = Dimensions(self.department_id, 5, 3, 2, "ann", "large")
         self.book = RuleBook(self.department_id, self.epoch, ZoneInfo("UTC"), self.rules)
         if self.now_ms is not None:
@@ -173,6 +174,11 @@ class Desk:
 
     def sweep(self, rid: str, money: int, tokens: int = 0, *, age: int = 0) -> Any:
         return self.run("sweep", rid, money, tokens, age, self.epoch)
+
+    def keys(self, pattern: str) -> list[bytes]:
+        """Keys of the present epoch."""
+        found: list[bytes] = self.raw("KEYS", self.key(pattern))
+        return found
 
     def key(self, name: str) -> str:
         return f"{{d{self.department_id}}}:{self.epoch}:{name}"

@@ -114,6 +114,21 @@ def test_an_edited_amount_keeps_the_name_and_each_user_has_their_own() -> None:
     assert names(template, "ann") == names(budget(end_user="ann"), "ann")
 
 
+def test_the_other_end_users_of_a_key_share_a_counter_but_who_has_a_rule_of_their_own() -> None:
+    rules = book(budget(end_user="*"), limit(end_user="*"), budget(end_user="ann", unit=Unit.TOKENS))
+
+    def names(user: str, key: int = 2) -> tuple[str, ...]:
+        call = msgspec.structs.replace(CALL, end_user=user, api_key_id=key, is_other_user=True)
+        return rules.plan(call, NOON).names
+
+    assert names("bob") == names("cid") != names("bob", key=3)
+    assert set(names("ann")) - set(names("bob")) == {
+        name for name in rules.plan(CALL, NOON).names if ":tokens:" in name
+    }
+    assert rules.plan(CALL, NOON).user
+    assert not rules.plan(msgspec.structs.replace(CALL, is_other_user=True), NOON).user
+
+
 def test_no_two_different_rules_share_a_name() -> None:
     rules: list[Rule] = []
     for user in ("", "*"):
@@ -122,7 +137,7 @@ def test_no_two_different_rules_share_a_name() -> None:
                 rules += [budget(end_user=user, model=model, unit=unit, period=period) for period in Period]
             rules += [limit(end_user=user, model=model, rate=rate) for rate in Rate]
     names = [
-        rule.name("ann", window) if isinstance(rule, Budget) else rule.name("ann")
+        rule.name(CALL, window) if isinstance(rule, Budget) else rule.name(CALL)
         for rule in rules
         for window in [_window()]
     ]

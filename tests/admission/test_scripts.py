@@ -1,14 +1,17 @@
 """The scripts on a real store: all or nothing, exact beyond doubles, the same when sent again."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from billing.admission.holds import Amounts
 from billing.admission.rules import Budget, Limit, Owner, Rate, Scope, Unit
+from billing.admission.scripts import read_sources
 from billing.admission.windows import Period
 from tests.admission.desk import (
     CHANGED,
@@ -21,10 +24,12 @@ from tests.admission.desk import (
     LOST_COUNTER,
     NOTHING,
     OTHER_EPOCH,
+    OTHER_USER,
     OTHER_WINDOW,
     RATE,
     Desk,
     is_error,
+    without_rule,
 )
 
 MakeDesk = Callable[..., Desk]
@@ -576,3 +581,61 @@ def test_a_full_store_admits_nothing_and_settles_everything(make_desk: MakeDesk)
     finally:
         desk.raw("CONFIG", "SET", "maxmemory", "0")
     assert desk.counter() == (0, 150, 100)
+
+
+# --- end users of one key ------------------------------------------------------------------------
+
+
+def as_user(desk: Desk, user: str, *, is_other: bool = False) -> Desk:
+    desk.call = msgspec.structs.replace(desk.call, end_user=user, is_other_user=is_other)
+    return desk
+
+
+def for_each_user(amount: int = 100) -> Budget:
+    return replace(money(amount), end_user="*")
+
+
+def test_so_many_end_users_of_a_key_have_counters_of_their_own_and_the_others_one(
+    make_desk: MakeDesk,
+) -> None:
+    desk = make_desk(for_each_user(), now_ms=NOON_MS, most_users=2)
+    for number, user in enumerate(("ann", "bob", "ann")):
+        assert as_user(desk, user).admit(f"r{number}")[0] == DONE
+    for user in ("cid", "dan"):
+        assert as_user(desk, user).admit(user)[0] == OTHER_USER
+        assert as_user(desk, user, is_other=True).admit(user, money=40)[0] == DONE
+    # They have one budget together.
+    assert as_user(desk, "eve", is_other=True).admit("e", money=40)[0] == HELD
+    assert as_user(desk, "bob").admit("b2", money=40)[0] == DONE
+    assert len(desk.keys("c:*")) == 3
+
+
+def test_the_count_of_end_users_is_of_one_key_and_one_day(make_desk: MakeDesk) -> None:
+    desk = make_desk(for_each_user(), now_ms=NOON_MS, most_users=1)
+    assert as_user(desk, "ann").admit("a")[0] == DONE
+    assert as_user(desk, "bob").admit("b")[0] == OTHER_USER
+    desk.call = msgspec.structs.replace(desk.call, api_key_id=9)
+    assert desk.admit("b")[0] == DONE
+    desk.call = msgspec.structs.replace(desk.call, api_key_id=2)
+    desk.set_clock(NOON_MS + 12 * HOUR_MS)
+    assert desk.admit("b2")[0] == DONE
+
+
+def test_a_refused_newcomer_takes_no_place(make_desk: MakeDesk) -> None:
+    desk = make_desk(for_each_user(), now_ms=NOON_MS, most_users=1)
+    assert as_user(desk, "ann").admit("a", money=101)[0] == HARD
+    assert as_user(desk, "bob").admit("b")[0] == DONE
+
+
+def test_end_users_are_not_counted_where_no_rule_is_for_each_of_them(make_desk: MakeDesk) -> None:
+    desk = make_desk(money(1000), replace(money(100), end_user="ann"), now_ms=NOON_MS, most_users=1)
+    for user in ("ann", "bob", "cid"):
+        assert as_user(desk, user).admit(user)[0] == DONE
+    assert desk.keys("u:*") == []
+
+
+def test_without_the_rule_any_number_of_end_users_has_counters(make_desk: MakeDesk) -> None:
+    sources = without_rule(read_sources(), "most-users")
+    desk = make_desk(for_each_user(), now_ms=NOON_MS, most_users=1, sources=sources)
+    for user in ("ann", "bob", "cid"):
+        assert as_user(desk, user).admit(user)[0] == DONE

@@ -2,17 +2,29 @@
 -- ADMIT: check every rule of one call, then take from all of them; a refusal takes nothing.
 -- Nobody overtakes those who wait at a rule (see the prelude): what they ask counts as taken for who comes after them.
 -- ARGV: rid, not_after, money, tokens, rate tokens, start and end of the windows (s), owner, entries,
---       team, its weight, how many of it may wait at one rule (0: this call does not wait), epoch, run
+--       team, its weight, how many of it may wait at one rule (0: this call does not wait),
+--       "most key user" where the end user is to have counters of their own, else empty; epoch, run
 -- -> {1 or 2, time, requests: index, left, reset, tokens: index, left, reset, money: index, left, token budget: index, left}
---    {-1 | -2 | -4, time}, {-3, time, index}, {-5 | -6 | -7, time, index, used, reserved, wait, place in the queue or 0}
+--    {-1 | -2 | -4 | -10, time}, {-3, time, index}, {-5 | -6 | -7, time, index, used, reserved, wait, place in the queue or 0}
 local rid, not_after, money, tokens, rate = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5])
 local time = now_ms()
 if time > not_after then return {LATE, time} end -- rule: late
 local team, weight, most_waiting = ARGV[10], ARGV[11], tonumber(ARGV[12])
-local prefix, at = open_epoch(ARGV[13], ARGV[14], true)
+local prefix, at = open_epoch(ARGV[14], ARGV[15], true)
 if not prefix then return {OTHER_EPOCH, time} end
 if redis.call('HEXISTS', prefix .. 'r', rid) == 1 then return {KNOWN, time} end
 if time < ARGV[6] * 1000 or time >= ARGV[7] * 1000 then return {OTHER_WINDOW, time} end -- rule: window
+
+-- The end users of a key that have counters of their own today; callers make their names up.
+local users, newcomer
+if ARGV[13] ~= '' then
+  local most, key, user = string.match(ARGV[13], '^(%d+) (%S+) (%S+)$')
+  users = prefix .. 'u:' .. key .. ':' .. math.floor(time / DAY_MS)
+  if redis.call('SISMEMBER', users, user) == 0 then
+    if redis.call('SCARD', users) >= tonumber(most) then return {OTHER_USER, time} end -- rule: most-users
+    newcomer = user
+  end
+end
 
 local entries = cmsgpack.unpack(ARGV[9])
 local fresh, levels = {}, {}
@@ -171,6 +183,10 @@ for _, place in pairs(places) do
   end
 end
 
+if newcomer then
+  redis.call('SADD', users, newcomer)
+  redis.call('PEXPIRE', users, 2 * DAY_MS)
+end
 for _, index in ipairs(fresh) do
   begin_counter(prefix, entries[index * 4 + 2], entries[index * 4 + 4], time)
 end

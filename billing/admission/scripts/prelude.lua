@@ -5,12 +5,13 @@
 -- It reads and checks all it needs before its first write, so an error in the middle never leaves a half.
 -- Amounts are digits that go into HINCRBY as they came; doubles only compare. Times are milliseconds of the store.
 
-local LATE, OTHER_EPOCH, LOST_COUNTER, OTHER_WINDOW, HARD, HELD, RATE, GAP, CHANGED = -1, -2, -3, -4, -5, -6, -7, -8, -9
+local LATE, OTHER_EPOCH, LOST_COUNTER, OTHER_WINDOW, HARD, HELD, RATE, GAP, CHANGED, OTHER_USER = -1, -2, -3, -4, -5, -6, -7, -8, -9, -10
 local DONE, NOTHING, KNOWN = 1, 0, 2
 local KEPT_S = 8 * 86400
 local EXACT = 9007199254740992 -- 2^53: a sum of whole numbers below it is exact
 local MOST = 9.2e18            -- and the largest that a counter may come to
 local MINUTE_MS = 60000
+local DAY_MS = 86400000
 
 local base = string.match(KEYS[1], '^(.*:)')
 

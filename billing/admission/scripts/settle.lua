@@ -29,7 +29,7 @@ local function book_budget(kind, name, ends)
   local used = of_unit(kind, money, tokens)
   check_room(amount_of(got[2]), used)
   amount_of(got[3])
-  local is_fresh = not got[1] and not is_lost(prefix, name, ends, at)
+  local is_fresh = not got[1] and used ~= '0' and not is_lost(prefix, name, ends, at) -- nothing begins no counter
   if is_fresh then write('begin', name, ends) end
   if used ~= '0' then write('HINCRBY', key, 'u', used) end
   if hold then

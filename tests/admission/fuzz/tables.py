@@ -18,7 +18,7 @@ from billing.admission.holds import Amounts, EndFrame, StoredHold
 from billing.admission.ledger_view import LedgerTables
 from billing.admission.rules import Dimensions
 
-_DIMENSIONS = "department_id, team_id, application_id, api_key_id, end_user, model"
+_DIMENSIONS = "department_id, team_id, application_id, api_key_id, end_user, model, is_other_user"
 TABLES = LedgerTables(
     lines=f"""
         SELECT request_id, spool, seq, admitted_at, {_DIMENSIONS}, money, tokens FROM fuzz_row
@@ -33,7 +33,7 @@ _SCHEMA = """
     CREATE UNLOGGED TABLE fuzz_row (
         request_id uuid PRIMARY KEY, spool uuid NOT NULL, seq bigint NOT NULL, admitted_at timestamptz NOT NULL,
         department_id bigint, team_id bigint, application_id bigint, api_key_id bigint,
-        end_user text NOT NULL, model text NOT NULL,
+        end_user text NOT NULL, model text NOT NULL, is_other_user boolean NOT NULL,
         money bigint NOT NULL, tokens bigint NOT NULL, is_abandoned boolean NOT NULL
     );
     CREATE UNLOGGED TABLE fuzz_correction (
@@ -190,7 +190,7 @@ def _insert_new(cursor: Any, records: Sequence[Record]) -> set[str]:
             r.tokens,
             r.is_abandoned,
         ]
-    row = "(" + ", ".join(["%s"] * 13) + ")"
+    row = "(" + ", ".join(["%s"] * 14) + ")"
     cursor.execute(
         f"INSERT INTO fuzz_row VALUES {', '.join([row] * len(records))}"  # noqa: S608
         " ON CONFLICT (request_id) DO NOTHING RETURNING request_id",

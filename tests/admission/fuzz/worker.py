@@ -177,6 +177,7 @@ class Worker:
             return
         if dies:
             return
+        others = []
         for call, ask, plan, reply in zip(calls, asks, plans, replies, strict=True):
             found = account.admitted(ask, plan, reply, NEVER_MS)
             if isinstance(found, Admitted):
@@ -187,8 +188,13 @@ class Worker:
             elif found is Again.WINDOW:
                 call.stage = Stage.REFUSED  # its clock is wrong; the next call is another try
                 self.skew_ms = 0
+            elif found is Again.USER:
+                call.dims = msgspec.structs.replace(call.dims, is_other_user=True)
+                others.append(call)
             else:
                 call.stage = Stage.REFUSED
+        if others:
+            self._admit(account, others, dies=False)
 
     def _cancel(self, call: Call) -> None:
         call.stage, call.admitted_ms = Stage.CANCELLED, self.now_ms

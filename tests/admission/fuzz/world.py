@@ -77,7 +77,7 @@ class World:
         self.ledger.clear()
         self.store.begin_run(self.now_ms)
         self.tenants = Tenants(self.rng, self.departments)
-        self.commands = Commands(self.scripts)
+        self.commands = Commands(self.scripts, most_users=1)
         self.channel = Channel(self.store, self.scripts)
         kind = ViewWithoutCounted if "restore-counted" in self.off else View
         self.view = kind(self.tenants)
