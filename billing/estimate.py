@@ -7,7 +7,8 @@ costs about 60 microseconds per kilobyte and is exact for one family of models o
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+
+import msgspec
 
 from billing.admission.holds import Amounts
 from billing.admission.rules import MOST_AMOUNT
@@ -24,8 +25,7 @@ _TYPICAL_ANSWER = 256  # in tokens, of a model nothing is known of
 _MICRO = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Extent:
+class Extent(msgspec.Struct, frozen=True):
     """How large a prompt is, without having counted it: bytes of text, tokens that need no counting, images."""
 
     text_bytes: int = 0
@@ -33,8 +33,7 @@ class Extent:
     images: tuple[Image, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Dearest:
+class Dearest(msgspec.Struct, frozen=True):
     """What a token of prompt and of answer can cost at most, in nano-dollars per million tokens.
 
     Each kind of token is rounded to whole nano-dollars by itself: `rounded_kinds` of them can be rounded up.
@@ -50,8 +49,7 @@ class Dearest:
         return (2 * exact + self.rounded_kinds * _MICRO) // (2 * _MICRO)
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True):
     """A backend that may serve the call: its provider's name of the model, and its price in force."""
 
     upstream_model: str
@@ -79,8 +77,7 @@ def longest_answer(asked: int | None, model_limit: int | None) -> int:
     return min(model_limit or _LONGEST_ANSWER, _LONGEST_ANSWER)
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(msgspec.Struct, frozen=True):
     """The most a call can use and cost. `measured` is the prompt's bound or count as it was made, before what was
     learned of the model; `floor` is below any count of it."""
 
@@ -191,11 +188,12 @@ class Estimator:
         measured = count + _images(images, candidates)
         learned = self._models.get(model) or _Model()
         input_tokens = min(learned.count.apply(measured), first.input_tokens)
-        return replace(first, input_tokens=input_tokens, measured=measured, is_counted=True)
+        return msgspec.structs.replace(first, input_tokens=input_tokens, measured=measured, is_counted=True)
 
     def learn(self, model: str, estimate: Estimate, true: Usage) -> None:
         """A call has ended with the backend's own figures."""
-        known = self._models.setdefault(model, _Model())
+        if (known := self._models.get(model)) is None:
+            known = self._models[model] = _Model()
         known.reasons = known.reasons or true.reasoning_tokens > 0
         ratio = known.count if estimate.is_counted else known.bound
         ratio.learn(estimate.measured, true.input_tokens)

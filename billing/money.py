@@ -6,9 +6,10 @@ kind's cost is rounded half up once; a record's cost is the sum of its kinds.
 """
 
 import re
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+
+import msgspec
 
 from billing.usage import Usage
 
@@ -60,8 +61,7 @@ def format_nanousd(nanousd: int) -> str:
     return f"{'-' if nanousd < 0 else ''}${whole:,}.{rest:09d}"
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(msgspec.Struct, frozen=True):
     """What one request cost, by token kind, in nano-dollars."""
 
     input_nanousd: int = 0
@@ -86,8 +86,7 @@ class Cost:
 FREE = Cost()
 
 
-@dataclass(frozen=True, slots=True)
-class Price:
+class Price(msgspec.Struct, frozen=True):
     """One dated price, in nano-dollars per million tokens: a backend's own, or one of the list."""
 
     entry_id: int

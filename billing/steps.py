@@ -6,7 +6,9 @@ what flows in a step. Hidden reasoning does not flow: models that reason are to 
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+import msgspec
 
 from billing.admission.holds import Amounts
 from billing.estimate import Estimate
@@ -23,7 +25,7 @@ _MOST_ENVELOPE_BYTES = 400  # of a frame; a backend whose shortest frame is long
 def first_step(estimate: Estimate, typical_tokens: int, choices: int) -> Estimate:
     """`estimate` with no more output than `typical_tokens` for each of `choices` answers."""
     typical = max(typical_tokens, _LEAST_TOKENS) * max(choices, 1)
-    return replace(estimate, output_tokens=min(estimate.output_tokens, typical))
+    return msgspec.structs.replace(estimate, output_tokens=min(estimate.output_tokens, typical))
 
 
 def tokens_of(texts: Iterable[str]) -> int:
@@ -84,7 +86,7 @@ class GrowingReserve:
     @property
     def now(self) -> Estimate:
         """The estimate of what is held."""
-        return replace(self.estimate, output_tokens=self.held_tokens)
+        return msgspec.structs.replace(self.estimate, output_tokens=self.held_tokens)
 
     def next_step(self, produced_tokens: int) -> Amounts | None:
         """What to extend the reservation by now; None while there is enough, or when all there can be is held."""
@@ -110,4 +112,4 @@ class GrowingReserve:
 
     def _output(self, to: int) -> Amounts:
         """The difference of two whole reserves, so that their sum is exactly the reserve of all."""
-        return replace(self.estimate, output_tokens=to).most - self.now.most
+        return msgspec.structs.replace(self.estimate, output_tokens=to).most - self.now.most

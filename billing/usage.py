@@ -1,6 +1,6 @@
 """Token counts of one request, normalised over providers before anything is priced."""
 
-from dataclasses import dataclass
+import msgspec
 
 MOST_TOKENS = 2**31 - 1  # a figure above this is a fault of the backend, not usage
 
@@ -9,8 +9,7 @@ class UnusableUsage(ValueError):
     """The backend's figures are missing, negative, absurd or contradict each other."""
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True):
     """`input_tokens` counts all prompt tokens, those read from or written to the provider's cache included;
     `output_tokens` counts all answer tokens, reasoning included. `estimated`: counted by us."""
 

@@ -1,8 +1,9 @@
 """The stage that spends: every call that a rule applies to is held in its counters before it is made."""
 
 import asyncio
-from dataclasses import replace
 from datetime import UTC, datetime
+
+import msgspec
 
 from billing.admission.account import Admitted, AdmittedKind
 from billing.admission.holds import Ask, Patience
@@ -53,7 +54,7 @@ async def admit(gateway: Gateway, call: Call, request: Request, model: ServedMod
     while isinstance(outcome, Refused):
         if _may_fit(outcome, estimate):
             estimate = await count_call(gateway, request, model, trace, estimate)
-            ask = replace(ask, most=estimate.most)
+            ask = msgspec.structs.replace(ask, most=estimate.most)
             outcome = await _admit(gateway, ask, trace)
         elif outcome.may_wait and caller.owner.max_queue_s and trace.stay is None:
             outcome = await _wait(gateway, ask, outcome, call.client, trace)
@@ -83,7 +84,9 @@ async def _wait(
     """Wait for room; who leaves meanwhile cancels the task, also of a plain call."""
     owner, stay, was_held = _owner(trace), Stay(), trace.is_held
     trace.stay, trace.is_held = stay, True
-    patience = replace(_patience(owner), wait_ms=owner.max_queue_s * 1000, places=gateway.options.queue_team)
+    patience = msgspec.structs.replace(
+        _patience(owner), wait_ms=owner.max_queue_s * 1000, places=gateway.options.queue_team
+    )
     client.cancel_when_gone()
     try:
         outcome = await gateway.admissions.wait(

@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from billing.admission.account import Admitted
@@ -124,21 +124,19 @@ class Trace:
         """The ledger row if this process dies during the call that is the last of `attempts`: at the estimate
         `reserve`."""
         assert self.price is not None, "a call is only made when it can be priced"  # noqa: S101
-        abandoned = replace(
-            self,
-            status=Status.ABANDONED,
-            http_status=0,
-            reason="worker_died",
-            attempts=attempts,
-            usage=reserve,
-            cost=self.price.cost(reserve),
-        )
-        return abandoned.to_entry()
+        entry = self._to_entry(reserve, self.price.cost(reserve))
+        entry.status, entry.http_status, entry.reason = Status.ABANDONED.value, 0, "worker_died"
+        entry.attempts = attempts
+        return entry
 
     def to_entry(self) -> LedgerEntry:
         """The ledger row of this request as it stands."""
+        return self._to_entry(self.usage, self.cost)
+
+    def _to_entry(self, usage: Usage, cost: Cost) -> LedgerEntry:
         caller, target = self.caller, self.target
-        usage, cost = self.usage + self.failed_usage, self.cost + self.failed_cost
+        if self.failed:
+            usage, cost = usage + self.failed_usage, cost + self.failed_cost
         owner = caller.owner if caller else None
         price = self.price
         now = time.monotonic()

@@ -6,7 +6,7 @@ commands and is sent their replies, so that an event loop and a test drive the s
 
 from collections import deque
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum, StrEnum, auto
 from itertools import islice
 from typing import Any
@@ -69,8 +69,7 @@ class AdmittedKind(StrEnum):
     FREE = "free"
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
+class Level(msgspec.Struct, frozen=True):
     """What one rule leaves: `left` in its unit; `reset_ms` until it is whole again."""
 
     limit: int
@@ -78,8 +77,7 @@ class Level:
     reset_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(msgspec.Struct, frozen=True):
     """A call is let in. `admitted_ms` is the store's time, which decides on windows, hours and months. The levels are
     the tightest of their kind, where there is one."""
 

@@ -21,8 +21,7 @@ class HoldOwner(msgspec.Struct, frozen=True, array_like=True):
     call: Dimensions
 
 
-@dataclass(frozen=True, slots=True)
-class Amounts:
+class Amounts(msgspec.Struct, frozen=True):
     """Money in nano-dollars, and tokens of prompt and answer."""
 
     money: int = 0
@@ -49,8 +48,7 @@ def in_pieces(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:
         yield piece
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True):
     """What one call wants to reserve: of budgets the most it may come to, of token rates what such calls use."""
 
     rid: str
@@ -59,8 +57,7 @@ class Ask:
     rate_tokens: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
+class Patience(msgspec.Struct, frozen=True):
     """Whether a call may wait where it is refused for now: at most `wait_ms`, beside at most `places - 1` others of
     its team at one rule. Of what comes free there, teams get shares in proportion to their `weight`, which also
     holds for calls that do not wait: they overtake nobody whose turn is before theirs."""
@@ -108,8 +105,7 @@ def read_hold(rid: bytes, stored: bytes) -> StoredHold:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class EndFrame:
+class EndFrame(msgspec.Struct, frozen=True):
     """The end of a call, as its spool numbers it. `record` is its ledger row, kept in the store until shipped;
     empty where the spool is durable by itself.
 
