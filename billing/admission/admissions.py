@@ -291,7 +291,7 @@ class Admissions:
             else:
                 outcome = await self._question(desk, ask, patience)
             if outcome is Again.USER:
-                ask = replace(ask, call=msgspec.structs.replace(ask.call, is_other_user=True))
+                ask = msgspec.structs.replace(ask, call=msgspec.structs.replace(ask.call, is_other_user=True))
             elif not isinstance(outcome, Again):
                 break
         return AWAY_REBUILDING if isinstance(outcome, Again) else outcome
