@@ -14,7 +14,7 @@ from routing.authentication import refuse_keyless, refuse_repeated_keys
 from routing.call import Call, Client, Reply
 from routing.gateway import Gateway
 from routing.urls import find_view, is_data_plane
-from routing.views import DataPlaneRequest, refuse_unread
+from routing.views import DataPlaneRequest
 from teams.errors import GatewayError, body_timeout, body_too_large, headers_too_large
 
 Scope = Mapping[str, Any]
@@ -45,6 +45,7 @@ class DataPlane:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; returns quietly when the caller has gone."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        view, path_model = find_view(scope["path"])
         client, address = Client(receive), self.gateway.options.trusted_proxies.address_of(scope)
         try:
             _check_head(scope["headers"], headers)
@@ -53,12 +54,11 @@ class DataPlane:
             return
         except GatewayError as error:
             call = Call(scope["method"], scope["path"], headers, b"", client, address)
-            await _send_plain(send, refuse_unread(self.gateway, call, error), scope)
+            await _send_plain(send, view.refuse_unread(self.gateway, call, error), scope)
             return
-        view, path_model = find_view(scope["path"])
         call = Call(scope["method"], scope["path"], headers, body, client, address, path_model)
         try:
-            reply: Reply = await view(DataPlaneRequest(self.gateway, call))
+            reply: Reply = await view.dispatch(DataPlaneRequest(self.gateway, call))
             if reply.stream is None:
                 await _send_plain(send, reply, scope)
             else:

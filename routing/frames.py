@@ -6,21 +6,23 @@ counted after the end if the backend reported no usage.
 """
 
 import re
-from itertools import pairwise
 
 import msgspec
 
 from billing.usage import Usage
 from routing.endpoints.usage import decode_leniently, read_usage, texts_in
+from routing.errors import OPENAI
+from routing.sse import data_of, last_frame_end, split_frames
+from teams.errors import GatewayError
 
 _COMPACT_NULL_USAGE = b',"usage":null'  # as OpenAI writes it; a search ten times cheaper than the general one
 _NULL_USAGE_END, _FRAME_CLOSE = _COMPACT_NULL_USAGE + b"}\n\n", b"}\n\n"
 _NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null|"usage"\s*:\s*null\s*,')
-_FRAME_END = re.compile(rb"\r?\n\r?\n")
 _USAGE, _ERROR = b'"usage"', b'"error"'
 _DONE = re.compile(rb"^data: *\[DONE\]", re.MULTILINE)
 _NO_ERROR = frozenset({b"null", b'""', b"{}", b"false"})
 _KEPT_BYTES = 32 * 1024  # of passed frames before their text is taken out, to bound memory per open stream
+MOST_FRAME_BYTES = 4 * 1024**2
 DONE_FRAME = b"data: [DONE]\n\n"
 
 
@@ -28,16 +30,6 @@ def _done_at(data: bytes) -> int:
     """Where the closing frame begins; -1 when `[DONE]` is only the text of a message."""
     found = _DONE.search(data)
     return found.start() if found else -1
-
-
-def _split_frames(data: bytes) -> list[bytes]:
-    """The frames of `data`, each with its end; a rest without one comes last."""
-    if b"\r" not in data:  # the usual case, and ten times faster than an expression
-        *frames, rest = data.split(b"\n\n")
-        whole = [frame + b"\n\n" for frame in frames]
-        return [*whole, rest] if rest else whole
-    ends = [0, *(match.end() for match in _FRAME_END.finditer(data)), len(data)]
-    return [data[start:end] for start, end in pairwise(ends) if start < end]
 
 
 class _Chunk(msgspec.Struct):
@@ -50,16 +42,13 @@ _decode_chunk = msgspec.json.Decoder(_Chunk).decode
 
 
 class FrameRelay:
-    """One stream's relay, without any input or output of its own.
+    """See dialects/base.Relay.
 
-    `feed` what arrives, send what it returns. After `is_done` the backend has ended the stream properly; the
-    closing frame itself (DONE_FRAME) is left to the caller, who settles first. After `is_faulty` it sent an
-    error frame, or one beyond all bounds: what came before was passed, nothing after it will be.
     `wants_usage`: whether the caller asked for the usage frame; when not, it and the `"usage": null` of other
     frames are taken out.
     """
 
-    def __init__(self, *, wants_usage: bool, max_frame_bytes: int) -> None:
+    def __init__(self, *, wants_usage: bool, max_frame_bytes: int = MOST_FRAME_BYTES) -> None:
         self._wants_usage = wants_usage
         self._max_frame_bytes = max_frame_bytes
         self._pending = b""
@@ -77,7 +66,7 @@ class FrameRelay:
             return b""
         if self._pending:
             data = self._pending + data
-        end = self._last_frame_end(data)
+        end = last_frame_end(data)
         data, self._pending = data[:end], data[end:]
         self.is_faulty = len(self._pending) > self._max_frame_bytes
         if self._is_ordinary(data):
@@ -109,17 +98,17 @@ class FrameRelay:
         return self.feed(b"\n\n") if self._pending.strip() else b""
 
     def texts(self) -> list[str]:
-        """The texts of all frames passed so far, in their order; each frame is read once, and not in `feed`."""
+        """See base.Relay; each frame is read once, and not in `feed`."""
         self._take_texts()
         return self._texts
 
-    @staticmethod
-    def _last_frame_end(data: bytes) -> int:
-        last = data.rfind(b"\n\n")
-        end = last + 2 if last >= 0 else 0
-        if b"\r" in data and (last := data.rfind(b"\r\n\r\n")) >= 0:
-            end = max(end, last + 4)
-        return end
+    def closing(self, usage: Usage) -> bytes:
+        """See base.Relay. The frame of the usage, if any, has been passed as the backend sent it."""
+        return DONE_FRAME
+
+    def failing(self, error: GatewayError) -> bytes:
+        """See base.Relay."""
+        return OPENAI.error_frame(error, "")
 
     def _inspect(self, data: bytes) -> bytes:
         """Take out null usage unless wanted; read, and maybe drop, each frame that names usage or an error."""
@@ -128,7 +117,7 @@ class FrameRelay:
             if _USAGE not in data and _ERROR not in data:
                 return data
         passed = []
-        for frame in _split_frames(data):
+        for frame in split_frames(data):
             passed.append(self._read_frame(frame) if _USAGE in frame or _ERROR in frame else frame)
             if self.is_faulty:
                 self.is_done = False
@@ -157,7 +146,7 @@ class FrameRelay:
             self._take_texts()
 
     def _take_texts(self) -> None:
-        for frame in _split_frames(b"".join(self._kept)):
+        for frame in split_frames(b"".join(self._kept)):
             chunk = _read_chunk(frame)
             if chunk is not None and bytes(chunk.choices) != b"null":
                 self._texts += texts_in(decode_leniently(chunk.choices))
@@ -167,8 +156,7 @@ class FrameRelay:
 
 def _read_chunk(frame: bytes) -> _Chunk | None:
     """The JSON of a frame's data lines; None for comments and for what is not a JSON object."""
-    lines = [line[5:].strip() for line in frame.splitlines() if line.startswith(b"data:")]
     try:
-        return _decode_chunk(b"\n".join(lines)) if lines else None
+        return _decode_chunk(data) if (data := data_of(frame)) else None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None

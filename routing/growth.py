@@ -2,7 +2,6 @@
 
 from billing.admission.holds import Amounts
 from billing.steps import GrowingReserve, OutputGauge, tokens_of
-from routing.frames import FrameRelay
 from routing.gateway import Gateway
 from routing.refusals import cut_error
 from routing.trace import Trace
@@ -12,10 +11,9 @@ from teams.errors import GatewayError
 class Growth:
     """One stream's. Nothing but `is_due` is done for a piece while there is enough."""
 
-    def __init__(self, gateway: Gateway, trace: Trace, relay: FrameRelay, reserve: GrowingReserve) -> None:
+    def __init__(self, gateway: Gateway, trace: Trace, reserve: GrowingReserve) -> None:
         self._gateway = gateway
         self._trace = trace
-        self._relay = relay
         self._reserve = reserve
         self._gauge = OutputGauge()
         self._produced_tokens = self._texts_seen = 0
@@ -26,12 +24,12 @@ class Growth:
         """Whether `extend` has something to do, now that `piece` came."""
         return not self._is_over and self._gauge.feed(piece) >= self._look_at
 
-    async def extend(self) -> GatewayError | None:
-        """Look at what was truly produced, and hold another step if that nears what is held.
+    async def extend(self, texts: list[str]) -> GatewayError | None:
+        """Look at what was truly produced, `texts` from the beginning, and hold another step if that nears what is
+        held.
 
         Returns the error to end the stream with when there is no more, and what was held is used.
         """
-        texts = self._relay.texts()
         self._produced_tokens += tokens_of(texts[self._texts_seen :])
         self._texts_seen = len(texts)
         self._gauge.restart()

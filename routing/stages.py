@@ -7,6 +7,7 @@ from billing.spool import SpoolFull
 from billing.tokens import count_tokens
 from billing.usage import Usage
 from routing.attempts import Attempts
+from routing.dialects.table import find_exchange
 from routing.endpoints.base import Request
 from routing.endpoints.bounds import check_max_tokens
 from routing.endpoints.usage import has_text
@@ -102,18 +103,19 @@ async def call_backend(gateway: Gateway, request: Request, target: Target, trace
     A caller who leaves does not stop the call: it is finished within the backend's time limit and charged.
     A failure is raised; one that the backend may bill all the same is charged at our count of the prompt.
     """
-    endpoint, body = request.endpoint, request.body_for(target.upstream_model)
+    exchange, request_id = find_exchange(request, target, trace), str(trace.request_id)
     produced: list[str] = []
     try:
-        provider = gateway.provider(target.provider)
-        answer = await provider.complete(target, endpoint.path, body, str(trace.request_id))
+        provider, body = gateway.provider(target.provider), exchange.body(target.upstream_model)
+        received = await provider.complete(target, exchange.path, body, request_id)
         trace.first_byte_arrived()
         try:
-            usage = endpoint.answer_usage(answer)
+            answer = exchange.read(received)
         except ValueError:
             raise backend_bad_answer() from None
+        usage = answer.usage
         if usage is None or not usage.output_tokens:
-            produced = endpoint.answer_texts(answer)
+            produced = answer.texts()
         if usage is None or has_text(produced):  # figures of no output beside a text cannot be true
             usage = await count_use(gateway, request, target, produced)
         trace.charge(usage)
@@ -121,7 +123,7 @@ async def call_backend(gateway: Gateway, request: Request, target: Target, trace
         if not isinstance(error, GatewayError) or error.may_have_cost:
             trace.charge(await count_use(gateway, request, target, produced))
         raise
-    return endpoint.finish(request, answer)
+    return answer.body(trace.usage)
 
 
 async def count_use(gateway: Gateway, request: Request, target: Target, produced: list[str]) -> Usage:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from billing.usage import Usage
 from routing.attempts import Attempts, stream_limit_s
 from routing.call import Call
+from routing.dialects.base import Relay
+from routing.dialects.table import find_exchange
 from routing.endpoints.base import Request
 from routing.endpoints.usage import has_text
-from routing.errors import error_body
-from routing.frames import DONE_FRAME, FrameRelay
 from routing.gateway import Gateway
 from routing.growth import Growth
 from routing.providers.base import UpstreamStream, backend_bad_answer, backend_broke, backend_timeout
@@ -24,8 +24,6 @@ from teams.errors import GatewayError, gateway_stopped, internal_error
 
 logger = logging.getLogger(__name__)
 
-KEEP_ALIVE = b": keep-alive\n\n"
-_MAX_FRAME_BYTES = 4 * 1024**2
 _MOST_TIMES = (
     8  # a stream's frames hold far more bytes than the text they carry: so many times a plain answer's bound
 )
@@ -43,16 +41,15 @@ async def relay_stream(
     here and nowhere else, before the caller gets the closing frame.
     """
     trace.is_the_streams = True
-    relay = FrameRelay(wants_usage=request.wants_usage, max_frame_bytes=_MAX_FRAME_BYTES)
-    source = _Source(gateway, request, attempts, relay, trace)
-    growth = None if trace.reserve is None else Growth(gateway, trace, relay, trace.reserve)
+    source = _Source(gateway, request, attempts, trace)
+    growth = None if trace.reserve is None else Growth(gateway, trace, trace.reserve)
     is_committed = False
     ending: GatewayError | None = gateway_stopped()  # unless we learn better
     try:
         while piece := await source.next_piece():
             cut = None  # what the caller is about to get is held before, however much came at once
-            if growth is not None and growth.is_due(piece) and not relay.is_done:
-                cut = await growth.extend()
+            if growth is not None and growth.is_due(piece) and not (relay := source.backend.relay).is_done:
+                cut = await growth.extend(relay.texts())
             is_committed = True
             yield piece
             if cut is not None:
@@ -71,6 +68,7 @@ async def relay_stream(
         )
     finally:
         backend = source.backend
+        relay = backend.relay
         backend.close()
         attempts.end(None if call.client.has_left and backend.has_begun else ending)
         note = _Note(gateway, call, trace, ending)
@@ -80,19 +78,16 @@ async def relay_stream(
             note.write(relay.usage)
         else:
             await gateway.finish(_count(gateway, request, backend.target, relay, note))
-    yield DONE_FRAME if ending is None else b"data: " + error_body(ending) + b"\n\n"
+    yield relay.closing(trace.usage) if ending is None else relay.failing(ending)
 
 
 class _Source:
     """The stream of the first backend that gives one."""
 
-    def __init__(
-        self, gateway: Gateway, request: Request, attempts: Attempts, relay: FrameRelay, trace: Trace
-    ) -> None:
+    def __init__(self, gateway: Gateway, request: Request, attempts: Attempts, trace: Trace) -> None:
         self._gateway = gateway
         self._request = request
         self._attempts = attempts
-        self._relay = relay
         self._trace = trace
         self.backend = self._open()
 
@@ -110,7 +105,7 @@ class _Source:
                 self.backend = self._open()
 
     def _open(self) -> "BackendStream":
-        return BackendStream(self._gateway, self._request, self._attempts.target, self._relay, self._trace)
+        return BackendStream(self._gateway, self._request, self._attempts.target, self._trace)
 
     async def _charge_unanswered(self, error: GatewayError) -> None:
         """Be done with a backend that failed before its first byte; it may bill the prompt all the same."""
@@ -121,7 +116,7 @@ class _Source:
             self._trace.charge(await count_use(self._gateway, self._request, self.backend.target, []))
 
 
-def _is_believable(relay: FrameRelay, ending: GatewayError | None) -> bool:
+def _is_believable(relay: Relay, ending: GatewayError | None) -> bool:
     """Whether the backend's figures cover the whole stream: they came last, and not beside a text they deny."""
     if relay.usage is None or not (ending is None or relay.is_usage_final):
         return False
@@ -148,7 +143,7 @@ class _Note:
         self.gateway.record(self.trace)
 
 
-async def _count(gateway: Gateway, request: Request, target: Target, relay: FrameRelay, note: _Note) -> None:
+async def _count(gateway: Gateway, request: Request, target: Target, relay: Relay, note: _Note) -> None:
     """Write `note` with our count. Figures that a backend reported on the way, of a stream that then broke
     off, cover only its beginning: the larger output holds."""
     usage, reported = None, relay.usage
@@ -163,16 +158,16 @@ async def _count(gateway: Gateway, request: Request, target: Target, relay: Fram
 class BackendStream:
     """The backend's side of one stream, under its time limits."""
 
-    def __init__(
-        self, gateway: Gateway, request: Request, target: Target, relay: FrameRelay, trace: Trace
-    ) -> None:
+    def __init__(self, gateway: Gateway, request: Request, target: Target, trace: Trace) -> None:
         """Begin to open the stream at once."""
         self.target = target
         self.has_begun = False  # its first byte is here
         self._keepalive_s = gateway.options.keepalive_s
         self._keepalive_at = 0.0
         self._bytes_left = _MOST_TIMES * gateway.options.max_answer_bytes
-        self._relay = relay
+        exchange = find_exchange(request, target, trace)
+        self.relay = exchange.relay()
+        self._keep_alive = request.endpoint.wire.keep_alive
         self._trace = trace
         self._idle_timeout_s = target.idle_timeout_s
         now = time.monotonic()
@@ -181,35 +176,33 @@ class BackendStream:
         self._news = Bell()
         self.is_sent = False
         self._stream: UpstreamStream | None = None
-        provider, body = gateway.provider(target.provider), request.body_for(target.upstream_model)
-        opened = provider.open_stream(
-            target, request.endpoint.path, body, str(trace.request_id), self._note_sent
-        )
+        provider, body = gateway.provider(target.provider), exchange.body(target.upstream_model)
+        opened = provider.open_stream(target, exchange.path, body, str(trace.request_id), self._note_sent)
         self._opening = asyncio.ensure_future(opened)
         self._opening.add_done_callback(self._news.ring)
 
     async def next_piece(self) -> bytes:
-        """Frames, or KEEP_ALIVE after a silence; b"" when the stream ended properly. Raises GatewayError."""
+        """Frames, or a sign of life after a silence; b"" when the stream ended properly. Raises GatewayError."""
         self._keepalive_at = time.monotonic() + self._keepalive_s  # what was sent last is just sent
-        while not self._relay.is_done:
-            if self._relay.is_faulty or self._bytes_left < 0:
+        while not self.relay.is_done:
+            if self.relay.is_faulty or self._bytes_left < 0:
                 raise backend_bad_answer()
             data = await self._read_or_silence()
             if data is None:
-                return KEEP_ALIVE
+                return self._keep_alive
             if not data:
-                if piece := self._relay.end():
+                if piece := self.relay.end():
                     return piece
-                if not self._relay.has_ended:
+                if not self.relay.has_ended:
                     raise backend_broke()
                 continue
             self.has_begun = True
             self._trace.first_byte_arrived()
             self._bytes_left -= len(data)
-            if piece := self._relay.feed(data):
+            if piece := self.relay.feed(data):
                 return piece
             if time.monotonic() >= self._keepalive_at:  # a frame that drips is a silence for the caller
-                return KEEP_ALIVE
+                return self._keep_alive
         return b""
 
     def close(self) -> None:

@@ -4,31 +4,26 @@ Literal paths are looked up in one dictionary; what is left may name a model.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 
-from routing.call import Reply
 from routing.endpoints.chat import ChatEndpoint
 from routing.endpoints.completions import CompletionsEndpoint
 from routing.endpoints.embeddings import EmbeddingsEndpoint
-from routing.views import CompletionView, DataPlaneRequest, ModelsView, ModelView, UnknownPathView
-
-View = Callable[[DataPlaneRequest], Awaitable[Reply]]
+from routing.views import CompletionView, GatewayView, ModelsView, ModelView, UnknownPathView
 
 # A view keeps nothing of a request, so one of each serves them all.
-_ENDPOINTS: Mapping[str, View] = {
-    endpoint.path: CompletionView(endpoint).dispatch
+_ENDPOINTS: Mapping[str, GatewayView] = {
+    endpoint.path: CompletionView(endpoint)
     for endpoint in (ChatEndpoint(), CompletionsEndpoint(), EmbeddingsEndpoint())
 }
 _BASES = ("/v1/", "/openai/v1/")
-_LITERAL: Mapping[str, View] = {
-    base + path: view
-    for base in _BASES
-    for path, view in {**_ENDPOINTS, "models": ModelsView().dispatch}.items()
+_LITERAL: Mapping[str, GatewayView] = {
+    base + path: view for base in _BASES for path, view in {**_ENDPOINTS, "models": ModelsView()}.items()
 }
 _MODEL = re.compile(r"(?:/openai)?/v1/models/(.+)")
 _DEPLOYMENT = re.compile(r"/openai/deployments/(.+?)/(" + "|".join(map(re.escape, _ENDPOINTS)) + ")")
-_show_model: View = ModelView().dispatch
-_unknown_path: View = UnknownPathView().dispatch
+_show_model = ModelView()
+_unknown_path = UnknownPathView()
 
 
 def is_data_plane(path: str) -> bool:
@@ -36,7 +31,7 @@ def is_data_plane(path: str) -> bool:
     return path.startswith(("/v1/", "/openai/")) or path in {"/v1", "/openai"}
 
 
-def find_view(path: str) -> tuple[View, str | None]:
+def find_view(path: str) -> tuple[GatewayView, str | None]:
     """The view of `path`, and the model that the path names; a trailing slash is another path, as it is for the
     providers. A model's name may hold slashes."""
     if (view := _LITERAL.get(path)) is not None:

@@ -12,7 +12,7 @@ from billing.ledger import clean_text
 from routing import pipeline
 from routing.call import Call, Reply
 from routing.endpoints.base import Endpoint
-from routing.errors import render_error
+from routing.errors import OPENAI, Wire, render_error
 from routing.gateway import Gateway
 from routing.headers import describe
 from routing.stages import reserve_record
@@ -45,6 +45,7 @@ class GatewayView(APIView):
     """
 
     operation = "unknown"
+    wire: Wire = OPENAI
     is_recorded = True  # whether success is an entry of the ledger
 
     def __init__(self) -> None:
@@ -63,7 +64,7 @@ class GatewayView(APIView):
             logger.error("A request is refused: %s", error, extra=_fields(trace))
             trace.fail(error)
             gateway.count_unrecorded(trace)
-            return _identify(gateway, render_error(error), trace)
+            return self._identify(gateway, self._render(error, trace), trace)
         try:
             reply = await self.run(gateway, call, trace)
         except BaseException:
@@ -76,7 +77,7 @@ class GatewayView(APIView):
             else:
                 gateway.ledger.spool.release()
                 gateway.count_unrecorded(trace)
-        return _identify(gateway, reply, trace)
+        return self._identify(gateway, reply, trace)
 
     async def run(self, gateway: Gateway, call: Call, trace: Trace) -> Reply:
         """The reply of the method's pipeline function, or the error it ended with, noted in `trace`."""
@@ -96,11 +97,32 @@ class GatewayView(APIView):
         trace.fail(failure)
         if failure.status >= 500:
             logger.warning("A request failed: %s", failure, extra=_fields(trace))
-        return render_error(failure)
+        return self._render(failure, trace)
 
     def no_stage(self, call: Call) -> GatewayError:
         """The error for a method this view does not have."""
         return method_not_allowed(call.method, list(self.stages))
+
+    def refuse_unread(self, gateway: Gateway, call: Call, error: GatewayError) -> Reply:
+        """The recorded refusal of a request whose body could not be read."""
+        trace = Trace("unread", client_request_id=_client_request_id(call))
+        trace.fail(error)
+        try:
+            reserve_record(gateway)
+        except GatewayError as full:
+            gateway.count_unrecorded(trace)
+            return self._identify(gateway, self._render(full, trace), trace)
+        gateway.record(trace)
+        return self._identify(gateway, self._render(error, trace), trace)
+
+    def _render(self, error: GatewayError, trace: Trace) -> Reply:
+        return render_error(self.wire, error, str(trace.request_id))
+
+    def _identify(self, gateway: Gateway, reply: Reply, trace: Trace) -> Reply:
+        """`reply` with the id that finds this request in the ledger and in the logs, and with what was done for it."""
+        reply.headers.update(describe(trace, gateway.options.shown))
+        reply.headers[self.wire.id_header] = str(trace.request_id)
+        return reply
 
 
 class CompletionView(GatewayView):
@@ -109,7 +131,7 @@ class CompletionView(GatewayView):
     def __init__(self, endpoint: Endpoint) -> None:
         super().__init__()
         self.endpoint = endpoint
-        self.operation = endpoint.operation
+        self.operation, self.wire = endpoint.operation, endpoint.wire
 
     async def post(self, gateway: Gateway, call: Call, trace: Trace) -> Reply:
         """See pipeline.complete."""
@@ -143,19 +165,6 @@ class UnknownPathView(GatewayView):
         return path_unknown(call.method, clean_text(call.path))
 
 
-def refuse_unread(gateway: Gateway, call: Call, error: GatewayError) -> Reply:
-    """The recorded refusal of a request whose body could not be read."""
-    trace = Trace("unread", client_request_id=_client_request_id(call))
-    trace.fail(error)
-    try:
-        reserve_record(gateway)
-    except GatewayError as full:
-        gateway.count_unrecorded(trace)
-        return _identify(gateway, render_error(full), trace)
-    gateway.record(trace)
-    return _identify(gateway, render_error(error), trace)
-
-
 def _client_request_id(call: Call) -> str:
     return clean_text(call.headers.get("x-client-request-id", ""))
 
@@ -163,9 +172,3 @@ def _client_request_id(call: Call) -> str:
 def _fields(trace: Trace) -> dict[str, object]:
     """What a log line says of a request: never a header, never a body."""
     return {"request_id": str(trace.request_id), "backend": trace.target.name if trace.target else None}
-
-
-def _identify(gateway: Gateway, reply: Reply, trace: Trace) -> Reply:
-    """`reply` with the id that finds this request in the ledger and in the logs, and with what was done for it."""
-    reply.headers.update(describe(trace, gateway.options.shown))
-    return reply

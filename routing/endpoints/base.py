@@ -9,7 +9,9 @@ import msgspec
 from billing.estimate import Extent
 from billing.images import Image
 from billing.usage import Usage
+from routing.dialects.base import Relay
 from routing.endpoints.bounds import Bounds
+from routing.errors import Wire
 
 decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 encode = msgspec.json.Encoder().encode
@@ -67,10 +69,12 @@ class Request:
 
 
 class Endpoint(Protocol):
-    """One POST endpoint. `operation` is its name in scopes and in the ledger, `path` its place below a base URL."""
+    """One POST endpoint. `operation` is its name in scopes and in the ledger, `path` its place below a base URL,
+    `wire` how it words errors. The methods about answers are for backends that speak the same form."""
 
     operation: str
     path: str
+    wire: Wire
 
     def read(self, body: bytes, bounds: Bounds, path_model: str | None) -> Request:
         """Check a body. `path_model`: the model that the path names, before any in the body. Raises GatewayError."""
@@ -94,4 +98,8 @@ class Endpoint(Protocol):
 
     def finish(self, request: Request, answer: bytes) -> bytes:
         """The plain answer as the caller asked for it."""
+        ...
+
+    def relay(self, request: Request) -> Relay:
+        """For a stream."""
         ...

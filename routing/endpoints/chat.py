@@ -6,6 +6,7 @@ import msgspec
 
 from billing.estimate import Extent
 from billing.usage import Usage
+from routing.dialects.base import Relay
 from routing.endpoints.base import Prompt, Request
 from routing.endpoints.bounds import Bounds, beyond, check_max_tokens
 from routing.endpoints.media import measure_media
@@ -17,6 +18,8 @@ from routing.endpoints.usage import (
     read_usage,
     texts_in,
 )
+from routing.errors import OPENAI
+from routing.frames import FrameRelay
 from teams.errors import field_invalid
 
 _TOKENS_PER_MESSAGE = 3  # OpenAI's framing of a message, and as much once for the answer
@@ -52,6 +55,7 @@ class ChatEndpoint:
 
     operation = "chat"
     path = "chat/completions"
+    wire = OPENAI
 
     def read(self, body: bytes, bounds: Bounds, path_model: str | None) -> Request:
         """See base.Endpoint."""
@@ -109,6 +113,10 @@ class ChatEndpoint:
     def finish(self, request: Request, answer: bytes) -> bytes:
         """As it came."""
         return answer
+
+    def relay(self, request: Request) -> Relay:
+        """See base.Endpoint."""
+        return FrameRelay(wants_usage=request.wants_usage)
 
 
 def _length(raw: msgspec.Raw) -> int:

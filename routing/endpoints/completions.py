@@ -4,12 +4,15 @@ import msgspec
 
 from billing.estimate import Extent
 from billing.usage import Usage
+from routing.dialects.base import Relay
 from routing.endpoints.base import Prompt, Request
 from routing.endpoints.bounds import Bounds, beyond, check_max_tokens
 from routing.endpoints.chat import AtLeastOne
 from routing.endpoints.inputs import count_inputs, extent_of, prompt_of, read_inputs
 from routing.endpoints.reading import Checked, end_user_of, is_null, model_of, read_json
 from routing.endpoints.usage import choice_texts, decode_answer, read_usage
+from routing.errors import OPENAI
+from routing.frames import FrameRelay
 from teams.errors import field_invalid
 
 
@@ -27,6 +30,7 @@ class CompletionsEndpoint:
 
     operation = "completions"
     path = "completions"
+    wire = OPENAI
 
     def read(self, body: bytes, bounds: Bounds, path_model: str | None) -> Request:
         """See base.Endpoint. A list holds one prompt an item, each with `n` answers."""
@@ -69,3 +73,7 @@ class CompletionsEndpoint:
     def finish(self, request: Request, answer: bytes) -> bytes:
         """As it came."""
         return answer
+
+    def relay(self, request: Request) -> Relay:
+        """See base.Endpoint."""
+        return FrameRelay(wants_usage=request.wants_usage)

@@ -8,11 +8,14 @@ import msgspec
 
 from billing.estimate import Extent
 from billing.usage import UnusableUsage, Usage
+from routing.dialects.base import Relay
 from routing.endpoints.base import Prompt, Request, decode_fields, encode
 from routing.endpoints.bounds import Bounds
 from routing.endpoints.inputs import extent_of, prompt_of, read_inputs
 from routing.endpoints.reading import Checked, end_user_of, is_null, model_of, read_json
 from routing.endpoints.usage import decode_answer
+from routing.errors import OPENAI
+from routing.frames import FrameRelay
 from teams.errors import field_invalid
 
 
@@ -36,6 +39,7 @@ class EmbeddingsEndpoint:
 
     operation = "embeddings"
     path = "embeddings"
+    wire = OPENAI
 
     def read(self, body: bytes, bounds: Bounds, path_model: str | None) -> Request:
         """See base.Endpoint."""
@@ -98,6 +102,10 @@ class EmbeddingsEndpoint:
         ):  # UnicodeDecodeError is a ValueError
             return answer  # not as we know vectors: the caller may
         return encode({**fields, "data": data})
+
+    def relay(self, request: Request) -> Relay:
+        """See base.Endpoint."""
+        return FrameRelay(wants_usage=request.wants_usage)
 
 
 def _convert(embedding: msgspec.Raw, wants_text: bool) -> Any:

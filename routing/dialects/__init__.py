@@ -1,0 +1,1 @@
+"""What callers and backends of different forms say to each other."""

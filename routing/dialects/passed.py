@@ -1,0 +1,48 @@
+"""Caller and backend speak the same form: what one says is passed to the other as it came."""
+
+from billing.usage import Usage
+from routing.dialects.base import Relay
+from routing.endpoints.base import Request
+
+
+class Passed:
+    """See base.Exchange."""
+
+    __slots__ = ("_request", "path")
+
+    dropped: tuple[str, ...] = ()
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self.path = request.endpoint.path
+
+    def body(self, upstream_model: str) -> bytes:
+        """See base.Exchange."""
+        return self._request.body_for(upstream_model)
+
+    def read(self, answer: bytes) -> "PassedAnswer":
+        """See base.Exchange."""
+        return PassedAnswer(self._request, answer)
+
+    def relay(self) -> Relay:
+        """See base.Exchange."""
+        return self._request.endpoint.relay(self._request)
+
+
+class PassedAnswer:
+    """See base.Answer."""
+
+    __slots__ = ("_answer", "_request", "usage")
+
+    def __init__(self, request: Request, answer: bytes) -> None:
+        """Raises ValueError."""
+        self._request, self._answer = request, answer
+        self.usage = request.endpoint.answer_usage(answer)
+
+    def texts(self) -> list[str]:
+        """See base.Answer."""
+        return self._request.endpoint.answer_texts(self._answer)
+
+    def body(self, usage: Usage) -> bytes:
+        """See base.Answer. The figures in it are the backend's own."""
+        return self._request.endpoint.finish(self._request, self._answer)
