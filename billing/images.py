@@ -1,4 +1,4 @@
-"""Tokens of an image in a prompt, by its size in pixels, as OpenAI publishes the rules.
+"""Tokens of an image in a prompt, by its size in pixels, as OpenAI and Anthropic publish the rules.
 
 Source: OpenAI's guide "Images and vision", section "Calculating costs". An image is shrunk to fit a square of 2,048
 pixels, then until its shorter side is 768; each tile of 512 pixels counts, besides a base. Small models count patches
@@ -13,6 +13,7 @@ _SQUARE, _SHORT_SIDE, _TILE, _PATCH = 2_048, 768, 512, 32
 _MOST_PATCHES = 1_536
 _READ_BYTES = 192 * 1024  # of a JPEG: its size may come after a preview of up to 64 kB and a colour profile
 _HEAD_BYTES = 48  # of any other form
+IMAGE_HEAD = _READ_BYTES * 4 // 3  # of base64: as much as tells the size
 _JPEG_SIZES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _JPEG_BARE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
 
@@ -50,8 +51,18 @@ class _Patches:
         return -(-patches * self.hundredths // 100)
 
 
+class _Area:
+    """Anthropic's guide "Vision": a token for 750 pixels, of an image that is shrunk to fit first; the largest that
+    newer models look at has 4,784."""
+
+    def tokens(self, image: Image) -> int:
+        most = 4_784
+        return min(-(-image.width * image.height // 750), most) if image.width and image.height else most
+
+
 # By how a model's name begins; the longest that fits counts. Every other model is counted as gpt-4o.
-_RULES: dict[str, _Tiles | _Patches] = {
+_RULES: dict[str, _Tiles | _Patches | _Area] = {
+    "claude": _Area(),
     "": _Tiles(85, 170),
     "gpt-4o-mini": _Tiles(2_833, 5_667),
     "o1": _Tiles(75, 150),

@@ -104,6 +104,7 @@ class BackendForm(ModelForm):
         fields = "__all__"
         labels = {
             "base_url": "Base URL",
+            "api_version": "API version",
             "connect_timeout_s": "Connect",
             "first_byte_timeout_s": "First byte",
             "idle_timeout_s": "Idle",
@@ -220,7 +221,17 @@ class BackendAdmin(ConfirmingAdmin):
         return [
             (
                 None,
-                {"fields": ["name", "provider", "base_url", "upstream_model", "is_active", "is_draining"]},
+                {
+                    "fields": [
+                        "name",
+                        "provider",
+                        "base_url",
+                        "upstream_model",
+                        "api_version",
+                        "is_active",
+                        "is_draining",
+                    ]
+                },
             ),
             ("Credential", {"fields": ["credential_state", *secrets, "credential_reference"]}),
             ("Price by the list", {"fields": ["list_price_provider", "list_price_model"]}),

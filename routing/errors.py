@@ -48,7 +48,40 @@ class _OpenAI:
         return b"data: " + self.error_body(error, request_id) + b"\n\n"
 
 
+class _Anthropic:
+    """`{"type": "error", "error": {"type", "message"}, "request_id"}`; the type follows from the status."""
+
+    keep_alive = b'event: ping\ndata: {"type":"ping"}\n\n'
+    id_header = "request-id"
+
+    def error_body(self, error: GatewayError, request_id: str) -> bytes:
+        """See Wire."""
+        kind = _ANTHROPIC_TYPES.get(error.status)
+        if kind is None:
+            kind = "invalid_request_error" if error.status < 500 else "api_error"
+        detail: dict[str, object] = {"type": kind, "message": error.message}
+        if error.code:
+            detail["details"] = {"error_code": error.code}
+        return msgspec.json.encode({"type": "error", "error": detail, "request_id": request_id})
+
+    def error_frame(self, error: GatewayError, request_id: str) -> bytes:
+        """See Wire."""
+        return b"event: error\ndata: " + self.error_body(error, request_id) + b"\n\n"
+
+
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    409: "conflict_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
 OPENAI: Wire = _OpenAI()
+ANTHROPIC: Wire = _Anthropic()
 
 
 def render_error(wire: Wire, error: GatewayError, request_id: str) -> Reply:

@@ -37,9 +37,9 @@ from routing.health.news import BackendNews
 from routing.idempotency_store import IdempotencyStore
 from routing.key_watch import KeyWatch
 from routing.metrics import Metrics
-from routing.models import Provider as ProviderName
+from routing.providers.apis import API
 from routing.providers.base import Provider
-from routing.providers.openai import OpenAIProvider
+from routing.providers.http import HttpProvider
 from routing.trace import Trace
 from routing.upstream.dial import Dialer
 from routing.upstream.pool import Pool
@@ -163,8 +163,10 @@ class Gateway:
         self._backend_news = BackendNews(self.board, options.redis_url, events.take)
         self.counter = await asyncio.to_thread(load_counter)
         self._pool = Pool(Dialer(options.private_backends))
-        provider = OpenAIProvider(self._pool, max_answer_bytes=options.max_answer_bytes)
-        self._providers = {ProviderName.OPENAI.value: provider}
+        self._providers = {
+            name: HttpProvider(api, self._pool, max_answer_bytes=options.max_answer_bytes)
+            for name, api in API.items()
+        }
         await self.key_watch.start()
         await self.configuration.start()
         self.admissions = self._make_admissions()

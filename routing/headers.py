@@ -28,6 +28,8 @@ def describe(trace: Trace, shown: Shown) -> dict[str, str]:
     if trace.called_at is None or trace.target is None:
         return headers
     headers["x-gateway-model"] = trace.model
+    if trace.dropped:
+        headers["x-gateway-dropped"] = ", ".join(trace.dropped)
     headers["x-gateway-attempts"] = _tell_attempts(trace, shown)
     headers["x-gateway-overhead-ms"] = f"{trace.overhead_s * 1000:.3f}"
     if shown.backend:

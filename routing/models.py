@@ -1,7 +1,7 @@
 """The catalogue of models, who may use them, and the backends and routes that serve them."""
 
 from django.core.exceptions import ValidationError
-from django.core.validators import MaxValueValidator, MinValueValidator
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 from django.db.models import Q
 
@@ -127,6 +127,7 @@ class Provider(models.TextChoices):
     """Which form of API a backend speaks."""
 
     OPENAI = "openai", "OpenAI-compatible"
+    ANTHROPIC = "anthropic", "Anthropic"
 
 
 def _seconds(default: int, meaning: str) -> "models.PositiveIntegerField[int, int]":
@@ -143,6 +144,14 @@ class Backend(models.Model):
     )
     upstream_model = models.CharField(
         max_length=128, help_text="The provider's name of the model or deployment."
+    )
+    api_version = models.CharField(
+        max_length=32,
+        blank=True,
+        default="",
+        db_default="",
+        validators=[RegexValidator(r"\A[0-9A-Za-z.-]+\Z", "Use letters, digits, dots and hyphens.")],
+        help_text="Anthropic: the anthropic-version to send, 2023-06-01 if empty.",
     )
     credential_reference = models.CharField(
         max_length=500,
@@ -207,6 +216,9 @@ class Backend(models.Model):
                     total_timeout_s__gte=1,
                 ),
                 name="backend_timeouts_positive",
+            ),
+            models.CheckConstraint(
+                condition=Q(api_version__regex=r"^[0-9A-Za-z.-]*$"), name="backend_api_version_form"
             ),
             models.CheckConstraint(
                 condition=Q(longest_trip_s__lte=MOST_TRIP_S), name="backend_longest_trip_bounded"

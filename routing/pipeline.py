@@ -5,6 +5,7 @@ from routing.admission import admit
 from routing.attempts import Attempts, check_served
 from routing.authentication import authenticate, authenticate_again
 from routing.call import Call, Reply
+from routing.dialects.table import prepare
 from routing.endpoints.base import Endpoint, Request
 from routing.endpoints.models import render_model, render_models
 from routing.gateway import Gateway
@@ -43,10 +44,11 @@ async def complete(gateway: Gateway, call: Call, endpoint: Endpoint, trace: Trac
 
 async def answer(gateway: Gateway, call: Call, request: Request, model: ServedModel, trace: Trace) -> Reply:
     """What the model answers: route -> admit -> call and charge, another backend where one fails."""
+    model = prepare(request, model)
     check_served(gateway, model, trace)
     estimate = await admit(gateway, call, request, model, trace)
     if trace.stay is not None:
-        model = await find_again(gateway, call, request, trace)
+        model = prepare(request, await find_again(gateway, call, request, trace))
     attempts = Attempts(gateway, model, trace)
     await attempts.begin(estimate)
     if not request.stream:

@@ -34,6 +34,7 @@ class Target:
     total_timeout_s: float
     prices: tuple[Price, ...]
     longest_trip_s: int = 0
+    api_version: str = ""
     list_prices: tuple[Price, ...] = ()
 
     def price_at(self, moment: datetime) -> Price | None:
@@ -189,6 +190,7 @@ def _target(backend: Backend, prices: tuple[Price, ...], list_prices: tuple[Pric
         total_timeout_s=backend.total_timeout_s,
         prices=prices,
         longest_trip_s=backend.longest_trip_s,
+        api_version=backend.api_version,
         list_prices=list_prices,
     )
 

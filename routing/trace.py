@@ -52,6 +52,7 @@ class Trace:
     stay: Stay | None = None  # in the queue, of a call that had to wait
     estimate: Estimate | None = None  # of the call that was made
     reserve: GrowingReserve | None = None  # of a stream that is held in steps
+    dropped: tuple[str, ...] = ()  # what of the request the present backend has no place for
     attempts: int = 0
     failed: tuple[FailedAttempt, ...] = ()  # those after which another call was made
     failed_usage: Usage = NOTHING_USED

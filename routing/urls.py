@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from routing.endpoints.chat import ChatEndpoint
 from routing.endpoints.completions import CompletionsEndpoint
 from routing.endpoints.embeddings import EmbeddingsEndpoint
+from routing.endpoints.messages import MessagesEndpoint
 from routing.views import CompletionView, GatewayView, ModelsView, ModelView, UnknownPathView
 
 # A view keeps nothing of a request, so one of each serves them all.
 _ENDPOINTS: Mapping[str, GatewayView] = {
     endpoint.path: CompletionView(endpoint)
-    for endpoint in (ChatEndpoint(), CompletionsEndpoint(), EmbeddingsEndpoint())
+    for endpoint in (ChatEndpoint(), CompletionsEndpoint(), EmbeddingsEndpoint(), MessagesEndpoint())
 }
 _BASES = ("/v1/", "/openai/v1/")
 _LITERAL: Mapping[str, GatewayView] = {

@@ -170,6 +170,17 @@ def field_invalid(param: str | None, message: str) -> GatewayError:
     return GatewayError(400, "field_invalid", message, param=param, code="invalid_value")
 
 
+def parameter_unsupported(param: str, message: str) -> GatewayError:
+    """Nothing that serves the model has a place for it, and without it the request would be another one."""
+    return GatewayError(400, "parameter_unsupported", message, code="unsupported_parameter", param=param)
+
+
+def endpoint_unsupported(model: str, operation: str) -> GatewayError:
+    """The model is served, but by nothing that has such an endpoint."""
+    message = f"The model {model!r} has no endpoint for {operation}."
+    return GatewayError(400, "endpoint_unsupported", message, code="unsupported_endpoint", param="model")
+
+
 def address_refused(param: str) -> GatewayError:
     """The caller names an address or a key of a backend: those are the gateway's to choose."""
     return GatewayError(

@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+import anthropic
 import httpx
 import openai
 import pytest
@@ -102,6 +104,16 @@ class Driver:
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", int(self.url.rpartition(":")[2])), timeout=5)
+
+
+QUESTION: dict[str, Any] = {"model": "sim-small", "max_tokens": 1500, "messages": USER}
+
+
+def claude(simulator: Driver, **faults: Any) -> anthropic.Anthropic:
+    """The package, at an address whose path holds the faults."""
+    base_url = f"{simulator.url}/with/{quote(json.dumps(faults), safe='')}"
+    headers = {"anthropic-version": "2023-06-01"}
+    return anthropic.Anthropic(base_url=base_url, api_key="x", max_retries=0, default_headers=headers)
 
 
 def drive(*flags: str) -> Iterator[Driver]:
@@ -656,7 +668,52 @@ class TestCommand:
 
     def test_every_fault_is_tested_here(self) -> None:
         source = Path(__file__).read_text()
-        assert [fault.name for fault in fields(Plan) if f'"{fault.name}"' not in source] == []
+        assert [
+            fault.name for fault in fields(Plan) if not re.search(rf'"{fault.name}"|{fault.name}=', source)
+        ] == []
+
+
+class TestMessages:
+    """Anthropic's API, by its own package."""
+
+    def test_plain_and_streamed_say_the_same(self, simulator: Driver) -> None:
+        with claude(
+            simulator, thinking="Let me see.", usage={"prompt_tokens": 9, "cached_tokens": 4}
+        ) as client:
+            plain = client.messages.create(**QUESTION, extra_body={"temperature": 0.5})
+            with client.messages.stream(**QUESTION) as events:
+                streamed = events.get_final_message()
+        assert [b.to_dict() for b in plain.content] == [b.to_dict() for b in streamed.content]
+        assert [block.type for block in plain.content] == ["thinking", "text"]
+        assert (plain.usage.input_tokens, plain.usage.cache_read_input_tokens) == (5, 4)
+        assert plain.usage.output_tokens == streamed.usage.output_tokens == 16
+
+    def test_it_refuses_what_the_api_refuses(self, simulator: Driver) -> None:
+        result = {"type": "tool_result", "tool_use_id": "nobody's", "content": "x"}
+        with claude(simulator) as client:
+            for wrong in (
+                {"messages": [{"role": "user", "content": [result]}]},
+                {"messages": [{"role": "user", "content": [{"type": "text", "text": ""}]}]},
+                {"extra_body": {"temperature": 1.5}},
+                {
+                    "extra_body": {"temperature": 0.5},
+                    "extra_headers": {"anthropic-version": "2026-10-21"},
+                },
+                {"extra_headers": {"anthropic-version": "1999-01-01"}},
+                {"thinking": {"type": "enabled", "budget_tokens": 5000}},
+            ):
+                with pytest.raises(anthropic.BadRequestError):
+                    client.messages.create(**(QUESTION | wrong))
+
+    def test_faults_in_the_path_hold_for_all_of_its_calls(self, simulator: Driver) -> None:
+        with (
+            claude(simulator, status=529, message="Too busy.") as client,
+            pytest.raises(anthropic.APIStatusError, match="Too busy") as raised,
+        ):
+            client.messages.create(**QUESTION)
+        assert isinstance(raised.value.body, dict)
+        assert raised.value.body["error"]["type"] == "overloaded_error"
+        assert simulator.http.post("/with/{x/v1/messages", json={}).status_code == 404
 
 
 class TestStatic:

@@ -8,17 +8,17 @@ from routing.endpoints.base import Request
 class Passed:
     """See base.Exchange."""
 
-    __slots__ = ("_request", "path")
+    __slots__ = ("_request", "_request_id", "path")
 
     dropped: tuple[str, ...] = ()
 
-    def __init__(self, request: Request) -> None:
-        self._request = request
+    def __init__(self, request: Request, request_id: str) -> None:
+        self._request, self._request_id = request, request_id
         self.path = request.endpoint.path
 
     def body(self, upstream_model: str) -> bytes:
         """See base.Exchange."""
-        return self._request.body_for(upstream_model)
+        return self._request.endpoint.body_for(self._request, upstream_model)
 
     def read(self, answer: bytes) -> "PassedAnswer":
         """See base.Exchange."""
@@ -26,7 +26,7 @@ class Passed:
 
     def relay(self) -> Relay:
         """See base.Exchange."""
-        return self._request.endpoint.relay(self._request)
+        return self._request.endpoint.relay(self._request, self._request_id)
 
 
 class PassedAnswer:

@@ -1,12 +1,102 @@
 """Which exchange a request and a backend have: the one place that knows every pair of forms."""
 
+from collections.abc import Callable
+from dataclasses import replace
+
+from billing.estimate import longest_answer
 from routing.dialects.base import Exchange
+from routing.dialects.chat_to_messages import chat_to_messages, without_sampling
+from routing.dialects.fields import Carried, Fields, decode_all
+from routing.dialects.messages_to_chat import messages_to_chat
+from routing.dialects.messages_writer import MessagesWriter
 from routing.dialects.passed import Passed
+from routing.dialects.readers import ChatReader, MessagesReader, Reader
+from routing.dialects.translated import Translated
+from routing.dialects.writers import ChatWriter, Writer
 from routing.endpoints.base import Request
-from routing.snapshot import Target
+from routing.providers.anthropic import NO_SAMPLING_VERSION
+from routing.providers.apis import API
+from routing.snapshot import Member, ServedModel, Target
 from routing.trace import Trace
+from teams.errors import GatewayError, endpoint_unsupported
+
+Carry = Callable[[Fields, int], Carried]
+
+# How a request of one operation becomes another's; the number bounds the answer of who sets no bound.
+_CARRY: dict[tuple[str, str], Carry] = {
+    ("chat", "messages"): lambda fields, most: chat_to_messages(fields, most_tokens=most),
+    ("messages", "chat"): lambda fields, _: messages_to_chat(fields),
+}
+_PATHS = {"chat": "chat/completions", "messages": "messages"}
+_READERS: dict[str, Callable[[], Reader]] = {"chat": ChatReader, "messages": MessagesReader}
+_WRITERS: dict[str, Callable[[Request, str], Writer]] = {"chat": ChatWriter, "messages": MessagesWriter}
+
+
+def prepare(request: Request, model: ServedModel) -> ServedModel:
+    """The model with those of its backends that can take the request; what it is in their forms is kept with it.
+
+    Raises GatewayError when none can: what the first of them has no place for.
+    """
+    forms = [_form(request, target) for target in model.targets]
+    if all(form == request.endpoint.operation for form in forms):
+        return model
+    refusals: dict[str, GatewayError] = {}
+    for form in dict.fromkeys(forms):
+        if form != request.endpoint.operation and form not in request.carried:
+            try:
+                request.carried[form] = _carry(request, form, model)
+            except GatewayError as error:
+                refusals[form] = error
+    if not refusals:
+        return model
+    left = [target for target, form in zip(model.targets, forms, strict=True) if form not in refusals]
+    if not left:
+        raise next(iter(refusals.values()))
+    return _narrow(model, left)
 
 
 def find_exchange(request: Request, target: Target, trace: Trace) -> Exchange:
-    """How `request` is put to `target`."""
-    return Passed(request)
+    """How `request`, which was prepared, is put to `target`."""
+    operation, request_id = request.endpoint.operation, str(trace.request_id)
+    form = _form(request, target)
+    if form == operation:
+        trace.dropped = ()
+        return Passed(request, request_id)
+    carried = request.carried[form]
+    if form == "messages" and target.api_version >= NO_SAMPLING_VERSION:
+        carried = without_sampling(carried)
+    trace.dropped = tuple(carried.dropped)
+    return Translated(
+        path=_PATHS[form],
+        fields=carried.fields,
+        dropped=trace.dropped,
+        make_reader=_READERS[form],
+        make_writer=lambda: _WRITERS[operation](request, request_id),
+    )
+
+
+def _form(request: Request, target: Target) -> str:
+    """The operation that the request comes to at a backend: its own where the backend has it."""
+    operations, operation = API[target.provider].operations, request.endpoint.operation
+    if operation in operations:
+        return operation
+    return next((form for form in operations if (operation, form) in _CARRY), "")
+
+
+def _carry(request: Request, form: str, model: ServedModel) -> Carried:
+    if (carry := _CARRY.get((request.endpoint.operation, form))) is None:
+        raise endpoint_unsupported(model.name, request.endpoint.operation)
+    carried = carry(decode_all(request.fields), longest_answer(None, model.max_output_tokens))
+    if form == "chat" and request.stream:
+        carried.fields["stream_options"] = {"include_usage": True}
+    return carried
+
+
+def _narrow(model: ServedModel, targets: list[Target]) -> ServedModel:
+    kept = {target.backend_id for target in targets}
+
+    def of(group: tuple[Member, ...]) -> tuple[Member, ...]:
+        return tuple(member for member in group if member.target.backend_id in kept)
+
+    groups = tuple(narrowed for group in model.groups if (narrowed := of(group)))
+    return replace(model, groups=groups, targets=tuple(targets))

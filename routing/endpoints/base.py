@@ -1,7 +1,7 @@
 """What the pipeline asks of an endpoint, and a request as every endpoint reads it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import msgspec
@@ -10,6 +10,7 @@ from billing.estimate import Extent
 from billing.images import Image
 from billing.usage import Usage
 from routing.dialects.base import Relay
+from routing.dialects.fields import Carried
 from routing.endpoints.bounds import Bounds
 from routing.errors import Wire
 
@@ -39,7 +40,8 @@ class Prompt:
 class Request:
     """A checked request. `fields` are the raw top-level fields as sent; `choices`: how many answers are generated;
     `max_tokens` bounds each of them, None when the caller set no bound; a provider bills what it rejects of
-    `predicted_bytes` of text as answer besides. `media`: the contents of messages that are lists of parts."""
+    `predicted_bytes` of text as answer besides. `media`: the contents of messages that are lists of parts. `carried`:
+    the request in the forms of backends that do not speak the caller's (dialects/table.py)."""
 
     endpoint: "Endpoint"
     model: str
@@ -52,20 +54,23 @@ class Request:
     fields: dict[str, msgspec.Raw]
     predicted_bytes: int = 0
     media: tuple[msgspec.Raw, ...] = ()
+    carried: dict[str, Carried] = field(default_factory=dict)
 
     @property
     def reasons(self) -> bool:
         """Whether the caller asks the model to think before it answers, which may not show in a stream."""
-        return any(bytes(self.fields.get(name, _NULL)) not in _NO_REASONING for name in _REASONING)
+        asked = [bytes(self.fields.get(name, _NULL)) for name in _REASONING]
+        return any(each not in _NO_REASONING and b'"disabled"' not in each for each in asked)
 
-    def body_for(self, upstream_model: str) -> bytes:
-        """The body for a backend: its own model name, and usage always asked for on streams."""
-        fields: dict[str, Any] = {**self.fields, "model": upstream_model}
-        if self.stream:
-            options = self.fields.get("stream_options", b"null")
-            sent = decode_fields(options) if bytes(options) != b"null" else {}
-            fields["stream_options"] = {**sent, "include_usage": True}
-        return encode(fields)
+
+def body_asking_usage(request: Request, upstream_model: str) -> bytes:
+    """The body for a backend that tells the usage of a stream only when asked to."""
+    fields: dict[str, Any] = {**request.fields, "model": upstream_model}
+    if request.stream:
+        options = request.fields.get("stream_options", b"null")
+        sent = decode_fields(options) if bytes(options) != b"null" else {}
+        fields["stream_options"] = {**sent, "include_usage": True}
+    return encode(fields)
 
 
 class Endpoint(Protocol):
@@ -88,6 +93,10 @@ class Endpoint(Protocol):
         """What our own count of the prompt covers."""
         ...
 
+    def body_for(self, request: Request, upstream_model: str) -> bytes:
+        """The body for a backend: with its own name of the model, and usage always asked for."""
+        ...
+
     def answer_usage(self, answer: bytes) -> Usage | None:
         """The figures of a plain answer, None when missing or impossible. Raises ValueError when it is none."""
         ...
@@ -100,6 +109,6 @@ class Endpoint(Protocol):
         """The plain answer as the caller asked for it."""
         ...
 
-    def relay(self, request: Request) -> Relay:
+    def relay(self, request: Request, request_id: str) -> Relay:
         """For a stream."""
         ...

@@ -7,7 +7,7 @@ import msgspec
 from billing.estimate import Extent
 from billing.usage import Usage
 from routing.dialects.base import Relay
-from routing.endpoints.base import Prompt, Request
+from routing.endpoints.base import Prompt, Request, body_asking_usage
 from routing.endpoints.bounds import Bounds, beyond, check_max_tokens
 from routing.endpoints.media import measure_media
 from routing.endpoints.reading import Checked, end_user_of, is_null, model_of, read_json
@@ -22,23 +22,25 @@ from routing.errors import OPENAI
 from routing.frames import FrameRelay
 from teams.errors import field_invalid
 
-_TOKENS_PER_MESSAGE = 3  # OpenAI's framing of a message, and as much once for the answer
-_PROMPT_OVERHEAD = 3
+TOKENS_PER_MESSAGE = 3  # OpenAI's framing of a message, and as much once for the answer
+PROMPT_OVERHEAD = 3
 _READ_BESIDE = ("tools", "functions", "response_format", "prediction")
 # Text that the caller does not send: what chat templates of open models put first, and what Anthropic documents as
 # the most that tools add. OpenAI's own framing has fewer tokens than its JSON has bytes.
-_TEMPLATE_TOKENS = 64
-_TOOLS_TOKENS = 530
+TEMPLATE_TOKENS = 64
+TOOLS_TOKENS = 530
 AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
 
 
-class _Message(msgspec.Struct):
+class Message(msgspec.Struct):
+    """As far as the gateway looks: the content may be of any kind."""
+
     role: str
     content: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _Chat(Checked):
-    messages: list[_Message] = msgspec.field(default_factory=list)
+    messages: list[Message] = msgspec.field(default_factory=list)
     n: AtLeastOne | None = None
     max_tokens: AtLeastOne | None = None
     max_completion_tokens: AtLeastOne | None = None
@@ -85,7 +87,7 @@ class ChatEndpoint:
         sent = [request.fields[name] for name in _READ_BESIDE if not is_null(request.fields, name)]
         text_bytes = sum(map(_length, sent), start=_length(request.fields["messages"]))
         has_tools = not (is_null(request.fields, "tools") and is_null(request.fields, "functions"))
-        hidden = _TEMPLATE_TOKENS + (_TOOLS_TOKENS if has_tools else 0)
+        hidden = TEMPLATE_TOKENS + (TOOLS_TOKENS if has_tools else 0)
         return Extent(max(text_bytes + media.text_bytes, 0), media.tokens + hidden, media.images)
 
     def prompt(self, request: Request) -> Prompt:
@@ -99,8 +101,12 @@ class ChatEndpoint:
         ]
         count = len(messages) if isinstance(messages, list) else 1
         media = measure_media(request.media) if request.media else Extent()
-        framing = _TOKENS_PER_MESSAGE * count + _PROMPT_OVERHEAD
+        framing = TOKENS_PER_MESSAGE * count + PROMPT_OVERHEAD
         return Prompt(texts, framing + media.tokens, media.images)
+
+    def body_for(self, request: Request, upstream_model: str) -> bytes:
+        """See base.Endpoint."""
+        return body_asking_usage(request, upstream_model)
 
     def answer_usage(self, answer: bytes) -> Usage | None:
         """See base.Endpoint."""
@@ -114,7 +120,7 @@ class ChatEndpoint:
         """As it came."""
         return answer
 
-    def relay(self, request: Request) -> Relay:
+    def relay(self, request: Request, request_id: str) -> Relay:
         """See base.Endpoint."""
         return FrameRelay(wants_usage=request.wants_usage)
 

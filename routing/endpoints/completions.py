@@ -5,7 +5,7 @@ import msgspec
 from billing.estimate import Extent
 from billing.usage import Usage
 from routing.dialects.base import Relay
-from routing.endpoints.base import Prompt, Request
+from routing.endpoints.base import Prompt, Request, body_asking_usage
 from routing.endpoints.bounds import Bounds, beyond, check_max_tokens
 from routing.endpoints.chat import AtLeastOne
 from routing.endpoints.inputs import count_inputs, extent_of, prompt_of, read_inputs
@@ -62,6 +62,10 @@ class CompletionsEndpoint:
         """See base.Endpoint."""
         return prompt_of(msgspec.json.decode(request.fields["prompt"]))
 
+    def body_for(self, request: Request, upstream_model: str) -> bytes:
+        """See base.Endpoint."""
+        return body_asking_usage(request, upstream_model)
+
     def answer_usage(self, answer: bytes) -> Usage | None:
         """See base.Endpoint."""
         return read_usage(decode_answer(answer, "choices").usage)
@@ -74,6 +78,6 @@ class CompletionsEndpoint:
         """As it came."""
         return answer
 
-    def relay(self, request: Request) -> Relay:
+    def relay(self, request: Request, request_id: str) -> Relay:
         """See base.Endpoint."""
         return FrameRelay(wants_usage=request.wants_usage)

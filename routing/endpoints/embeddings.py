@@ -9,7 +9,7 @@ import msgspec
 from billing.estimate import Extent
 from billing.usage import UnusableUsage, Usage
 from routing.dialects.base import Relay
-from routing.endpoints.base import Prompt, Request, decode_fields, encode
+from routing.endpoints.base import Prompt, Request, body_asking_usage, decode_fields, encode
 from routing.endpoints.bounds import Bounds
 from routing.endpoints.inputs import extent_of, prompt_of, read_inputs
 from routing.endpoints.reading import Checked, end_user_of, is_null, model_of, read_json
@@ -69,6 +69,10 @@ class EmbeddingsEndpoint:
         """See base.Endpoint."""
         return prompt_of(msgspec.json.decode(request.fields["input"]))
 
+    def body_for(self, request: Request, upstream_model: str) -> bytes:
+        """See base.Endpoint."""
+        return body_asking_usage(request, upstream_model)
+
     def answer_usage(self, answer: bytes) -> Usage | None:
         """See base.Endpoint."""
         usage = decode_answer(answer, "data").usage
@@ -103,7 +107,7 @@ class EmbeddingsEndpoint:
             return answer  # not as we know vectors: the caller may
         return encode({**fields, "data": data})
 
-    def relay(self, request: Request) -> Relay:
+    def relay(self, request: Request, request_id: str) -> Relay:
         """See base.Endpoint."""
         return FrameRelay(wants_usage=request.wants_usage)
 

@@ -1,11 +1,11 @@
-"""What is no text in a chat's messages: images, sound, files. They are measured without being taken apart."""
+"""What is no text in messages of any form: images, sound, files. They are measured without being taken apart."""
 
 from collections.abc import Iterable
 
 import msgspec
 
 from billing.estimate import Extent
-from billing.images import read_image
+from billing.images import IMAGE_HEAD, read_image
 
 # One second of sound is ten tokens (OpenAI's guide to audio) and, at the lowest bit rate of MP3, 1,000 bytes.
 _SOUND_BYTES_PER_TOKEN = 100
@@ -19,6 +19,8 @@ _decode_parts = msgspec.json.Decoder(list[dict[str, msgspec.Raw] | str]).decode
 class _Payload(msgspec.Struct):
     """The object beside a part's type, of any kind."""
 
+    type: str | None = None
+    media_type: str | None = None
     url: str | None = None
     detail: str | None = None
     data: str | None = None
@@ -27,6 +29,13 @@ class _Payload(msgspec.Struct):
     @property
     def content(self) -> str:
         return self.url or self.data or self.file_data or ""
+
+    @property
+    def image_url(self) -> str:
+        """Of an image, enough to tell its size."""
+        if self.type == "base64" and self.data:
+            return f"data:{self.media_type};base64,{self.data[:IMAGE_HEAD]}"
+        return self.content
 
 
 _decode_payload = msgspec.json.Decoder(_Payload | str).decode
@@ -39,7 +48,7 @@ def measure_media(contents: Iterable[msgspec.Raw]) -> Extent:
         for name, payload in _payloads(content):
             taken += len(payload.content)
             if "image" in name:
-                images.append(read_image(payload.content, payload.detail))
+                images.append(read_image(payload.image_url, payload.detail))
             else:
                 tokens += _tokens_of(name, payload)
     return Extent(-taken, tokens, tuple(images))
@@ -48,18 +57,35 @@ def measure_media(contents: Iterable[msgspec.Raw]) -> Extent:
 def _payloads(content: msgspec.Raw) -> Iterable[tuple[str, _Payload]]:
     """The media of one message's content, each with the name of the field it stands in. A list of anything but
     parts and texts holds none."""
-    try:
-        parts = _decode_parts(content)
-    except msgspec.DecodeError:
-        return
-    for part in parts:
-        for name, raw in part.items() if isinstance(part, dict) else ():
-            if _is_media(name):
-                yield name, _read_payload(raw)
+    rest = [content]
+    while rest:  # no recursion: a caller may nest as deep as the parser allows
+        try:
+            parts = _decode_parts(rest.pop())
+        except msgspec.DecodeError:
+            continue
+        for part in parts:
+            for name, raw in part.items() if isinstance(part, dict) else ():
+                if name in _NESTING and bytes(raw).startswith(b"["):  # what a tool returned
+                    rest.append(raw)
+                elif name == "source" and isinstance(part, dict):
+                    if (payload := _read_payload(raw)).type in _SOURCES:
+                        yield bytes(part.get("type", b'"file"')).decode().strip('"'), payload
+                elif _is_media(name):
+                    yield name, _read_payload(raw)
+
+
+_NESTING = frozenset({"content", "output"})
+_SOURCES = frozenset({"base64", "url", "file"})  # as Anthropic names them; another kind is text
 
 
 def _is_media(name: str) -> bool:
-    return name == "file" or name.endswith("_url") or "image" in name or "audio" in name or "video" in name
+    return (
+        name in ("file", "file_data", "file_id")
+        or name.endswith("_url")
+        or "image" in name
+        or "audio" in name
+        or "video" in name
+    )
 
 
 def _read_payload(raw: msgspec.Raw) -> _Payload:
@@ -75,4 +101,5 @@ def _tokens_of(name: str, payload: _Payload) -> int:
     size = int(len(payload.content) / _BASE64_GROWS)
     if "audio" in name and payload.data:
         return size // _SOUND_BYTES_PER_TOKEN + 1
-    return size if payload.file_data else _UNSEEN_TOKENS
+    is_here = payload.file_data or payload.type == "base64" or name == "file_data"
+    return size if is_here else _UNSEEN_TOKENS

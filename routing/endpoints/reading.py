@@ -83,7 +83,8 @@ def _explain(error: msgspec.ValidationError) -> GatewayError:
 _ADDRESSES = frozenset({"api_base", "base_url", "api_key"})
 _CONTENT = frozenset(
     {
-        "messages", "prompt", "suffix", "input", "tools", "tool_choice", "functions", "function_call",
+        "messages", "prompt", "suffix", "input", "system", "instructions", "stop_sequences",
+        "tools", "tool_choice", "functions", "function_call",
         "response_format", "prediction", "stop", "logit_bias", "model", "stream", "temperature",
         "max_tokens", "max_completion_tokens", "n", "user", "seed", "top_p",
     }

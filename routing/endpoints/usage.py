@@ -87,7 +87,8 @@ def decode_leniently(raw: bytes | msgspec.Raw) -> Any:
 _NO_TEXT = frozenset(
     {
         "id", "type", "index", "tool_call_id", "finish_reason", "logprobs", "annotations", "image_url", "url",
-        "detail", "file", "data", "format", "cache_control", "obfuscation",
+        "detail", "file", "data", "format", "cache_control", "obfuscation", "media_type", "signature",
+        "tool_use_id", "call_id", "encrypted_content", "file_data",
     }
 )  # fmt: skip
 _NO_ANSWER_TEXT = _NO_TEXT | {"role"}

@@ -129,10 +129,10 @@ def _as_error(target: Target, refusal: Refusal) -> GatewayError:
             return GatewayError(
                 429, "backend_throttled", message, "rate_limit_error", "rate_limit_exceeded", headers=headers
             )
-        case 503:
+        case 503 | 529:
             message = "The backend is overloaded; try again shortly."
             return unavailable("backend_overloaded", message, headers)
-        case 401 | 403 | 404 | 407:
+        case 401 | 402 | 403 | 404 | 407:
             message = "The backend does not accept the gateway's configuration; operators can see why."
             return _failure(502, "backend_misconfigured", message)
     return _failure(502, "backend_error", f"The backend failed (HTTP {refusal.status}).")

@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from routing.simulator import messages
 from routing.simulator.answers import make_choices, make_usage
 from routing.simulator.completions import count_completions, make_completions, read_prompts
 from routing.simulator.embeddings import DEFAULT_DIMENSIONS, embed, encode_vector, read_inputs
@@ -22,18 +23,20 @@ from routing.simulator.requests import (
 )
 from routing.simulator.responder import Responder
 from routing.simulator.served import ServedCall, ServedLog
-from routing.simulator.wire import MODELS, encode, error_body, model_body
+from routing.simulator.wire import MODELS, ErrorBody, encode, error_body, model_body
 
 CHAT_PATH = "/v1/chat/completions"
 COMPLETIONS_PATH = "/v1/completions"
 EMBEDDINGS_PATH = "/v1/embeddings"
+MESSAGES_PATH = "/v1/messages"
 MODELS_PATH = "/v1/models"
 SERVED_PATH = "/simulator/served"
 LONGEST_WAIT_S = 10.0
 
 
 class Simulator:
-    """Answers as OpenAI would, as told by its default plan and by each request.
+    """Answers as OpenAI or Anthropic would, as told by its default plan, by the path `/with/{faults}/v1/...`, and by
+    each request.
 
     `api_key`: if given, calls under /v1/ need it as bearer token.
     """
@@ -55,7 +58,7 @@ class Simulator:
             else:
                 await self._serve_models(exchange)
         except Refusal as refusal:
-            await exchange.answer(refusal.status, encode(error_body(refusal)), {})
+            await exchange.answer(refusal.status, encode(_error_form(exchange)(refusal)), {})
         finally:
             exchange.close()
 
@@ -75,7 +78,7 @@ class Simulator:
 
     async def _serve_models(self, exchange: Exchange) -> None:
         self._check_key(exchange)
-        if exchange.path in (CHAT_PATH, COMPLETIONS_PATH, EMBEDDINGS_PATH):
+        if exchange.path in (CHAT_PATH, COMPLETIONS_PATH, EMBEDDINGS_PATH, MESSAGES_PATH):
             raise _wrong_method(exchange)
         if exchange.path == MODELS_PATH:
             body = encode({"object": "list", "data": [model_body(name) for name in MODELS]})
@@ -101,7 +104,7 @@ class Simulator:
             call.outcome = "client_left"
         except Refusal as refusal:
             call.outcome = "failed"
-            await exchange.answer(refusal.status, encode(error_body(refusal)), {})
+            await exchange.answer(refusal.status, encode(_error_form(exchange)(refusal)), {})
         except Exception:  # noqa: BLE001 - the outermost edge
             traceback.print_exc(file=sys.stderr)
             call.outcome = "failed"
@@ -123,6 +126,8 @@ class Simulator:
             await self._answer_completion(exchange, call, body)
         elif exchange.path == EMBEDDINGS_PATH:
             await self._answer_embeddings(exchange, call, body)
+        elif exchange.path == MESSAGES_PATH:
+            await self._answer_message(exchange, call, body)
         else:
             raise _wrong_method(exchange) if exchange.path == MODELS_PATH else _unknown_path(exchange)
 
@@ -133,6 +138,16 @@ class Simulator:
         if await responder.get_through():
             choices = make_choices(request, responder.plan)
             await responder.send_chat(request, choices, make_usage(request, choices, responder.plan))
+
+    async def _answer_message(self, exchange: Exchange, call: ServedCall, body: bytes) -> None:
+        request = decode_request(body, messages.MessagesRequest)
+        messages.check(request, exchange.headers.get("anthropic-version", ""))
+        call.model, call.stream = request.model, bool(request.stream)
+        responder = self._responder(exchange, call, request.simulator)
+        if await responder.get_through():
+            chat = messages.as_chat(request)
+            choices = make_choices(chat, responder.plan)
+            await responder.send_message(request, choices[0], make_usage(chat, choices, responder.plan))
 
     async def _answer_completion(self, exchange: Exchange, call: ServedCall, body: bytes) -> None:
         request = decode_request(body, CompletionRequest)
@@ -165,17 +180,19 @@ class Simulator:
         await responder.send_embeddings(request.model, data, sum(item.tokens for item in inputs))
 
     def _responder(self, exchange: Exchange, call: ServedCall, in_body: Any) -> Responder:
-        plan = self._plan(exchange.headers.get("x-simulator"), in_body)
+        plan = self._plan(exchange.in_path, exchange.headers.get("x-simulator"), in_body)
         if plan.echo_headers:
             call.headers = exchange.headers
-        return Responder(exchange, call, self.counters.decide(plan))
+        return Responder(exchange, call, self.counters.decide(plan), _error_form(exchange))
 
-    def _plan(self, in_header: str | None, in_body: Any) -> Plan:
-        if in_header is None and in_body is None:
+    def _plan(self, in_path: str | None, in_header: str | None, in_body: Any) -> Plan:
+        if in_path is None and in_header is None and in_body is None:
             return self.defaults
         try:
-            told = msgspec.json.decode(in_header) if in_header is not None else {}
-            faults = parse_faults(told) | parse_faults({} if in_body is None else in_body)
+            faults = parse_faults({} if in_body is None else in_body)
+            for text in (in_header, in_path):
+                if text is not None:
+                    faults = parse_faults(msgspec.json.decode(text)) | faults
         except (FaultError, msgspec.DecodeError) as error:
             raise Refusal(400, str(error), param="simulator", code="bad_fault") from None
         return replace(self.defaults, **faults)
@@ -183,11 +200,17 @@ class Simulator:
     def _check_key(self, exchange: Exchange) -> None:
         if self.api_key is None:
             return
-        given = exchange.headers.get("authorization", "")
-        if not given:
+        given = [exchange.headers.get(name) for name in ("x-api-key", "api-key")]
+        given.append(exchange.headers.get("authorization", "").removeprefix("Bearer "))
+        if not any(given):
             raise Refusal(401, "You didn't provide an API key.", code="invalid_api_key")
-        if given != f"Bearer {self.api_key}":
+        if {key for key in given if key} != {self.api_key}:
             raise Refusal(401, "Incorrect API key provided.", code="invalid_api_key")
+
+
+def _error_form(exchange: Exchange) -> ErrorBody:
+    """How the API that the path belongs to words errors."""
+    return messages.error_body if exchange.path.startswith(MESSAGES_PATH) else error_body
 
 
 def _unknown_path(exchange: Exchange) -> Refusal:

@@ -76,7 +76,7 @@ def text_frames(
         yield Frame(encode({**head, "choices": [_choice(index, "", choice.finish_reason)], **no_usage}))
     if asked_usage and usage is not None:
         yield Frame(encode({**head, "choices": [], "usage": usage}))
-    yield Frame(DONE)
+    yield Frame(DONE, is_last=True)
 
 
 def _head(identity: Identity) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """One HTTP exchange over ASGI, which notices at once when the client leaves."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
 from typing import Any
 
+_WITH = "/with/"
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -15,6 +17,17 @@ class ClientLeft(Exception):
     """The client closed its connection before the answer ended."""
 
 
+def _split_path(path: str) -> tuple[str | None, str]:
+    """The faults that a path begins with, `/with/{...}`, and the rest of it. A backend's address can hold them."""
+    if not path.startswith(_WITH):
+        return None, path
+    try:
+        end = json.JSONDecoder().raw_decode(path, len(_WITH))[1]
+    except ValueError:
+        return None, path
+    return path[len(_WITH) : end], path[end:]
+
+
 class Exchange:
     """The request's parts, and the way to answer it.
 
@@ -23,7 +36,7 @@ class Exchange:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
-        self.path: str = scope["path"]
+        self.in_path, self.path = _split_path(scope["path"])
         self.method: str = scope["method"]
         self.status: int | None = None
         self._receive = receive

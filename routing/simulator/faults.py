@@ -161,6 +161,7 @@ class Plan:
     text: str | None = _fault(
         TEXT, "The answer, exactly; `stop` and `max_tokens` still cut it. No tool is called."
     )
+    thinking: str | None = _fault(TEXT, "What the model thinks before it answers; it costs nothing.")
     output_tokens: int | None = _fault(COUNT, "Length of the answer's text.")
     echo: bool = _fault(
         FLAG,

@@ -93,7 +93,7 @@ class EmbeddingRequest(msgspec.Struct, frozen=True):
     simulator: Any = None
 
 
-Request = TypeVar("Request", ChatRequest, CompletionRequest, EmbeddingRequest)
+Request = TypeVar("Request", bound=msgspec.Struct)
 
 _PLACE = re.compile(r"(?:required field `|\$\.)(\w+)")
 

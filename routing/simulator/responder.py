@@ -5,18 +5,20 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from routing.simulator import messages
 from routing.simulator.answers import Choice, Usage
 from routing.simulator.completions import text_body, text_frames
 from routing.simulator.exchange import Exchange
 from routing.simulator.faults import Plan
+from routing.simulator.messages import MessagesRequest
 from routing.simulator.requests import ChatRequest, CompletionRequest
 from routing.simulator.served import ServedCall
 from routing.simulator.wire import (
     End,
+    ErrorBody,
     Frame,
     completion_body,
     encode,
-    error_body,
     faulty_frames,
     new_identity,
     planned_error,
@@ -28,10 +30,11 @@ from routing.simulator.wire import (
 class Responder:
     """One call's way out: `get_through`, then one of the `send_` methods if that said yes."""
 
-    def __init__(self, exchange: Exchange, call: ServedCall, plan: Plan) -> None:
+    def __init__(self, exchange: Exchange, call: ServedCall, plan: Plan, make_error: ErrorBody) -> None:
         self.exchange = exchange
         self.call = call
         self.plan = plan
+        self.make_error = make_error
         self.started = time.monotonic()
 
     async def get_through(self) -> bool:
@@ -49,7 +52,7 @@ class Responder:
             return False
         if self.plan.status is not None:
             self.call.outcome = "failed"
-            body = encode(error_body(planned_error(self.plan, self.plan.status)))
+            body = encode(self.make_error(planned_error(self.plan, self.plan.status)))
             wait = {} if self.plan.retry_after is None else {"retry-after": self.plan.retry_after}
             await self.exchange.answer(self.plan.status, body, self._headers() | wait)
             return False
@@ -62,10 +65,26 @@ class Responder:
         logprobs = bool(request.logprobs)
         if not request.stream:
             self._count(usage)
-            await self._send_plain(completion_body(identity, choices, told, logprobs))
+            await self._send_plain(completion_body(identity, choices, told, logprobs, self.plan.thinking))
             return
-        frames = stream_frames(identity, choices, told, asked_usage=request.wants_usage, logprobs=logprobs)
+        frames = stream_frames(
+            identity,
+            choices,
+            told,
+            asked_usage=request.wants_usage,
+            logprobs=logprobs,
+            thinking=self.plan.thinking,
+        )
         await self._send_stream(frames, usage)
+
+    async def send_message(self, request: MessagesRequest, choice: Choice, usage: Usage) -> None:
+        """Send a message in Anthropic's form, streamed if the request says so."""
+        told = messages.told_usage(usage, self.plan)
+        if not request.stream:
+            self._count(usage)
+            await self._send_plain(messages.message_body(request.model, choice, told, self.plan))
+            return
+        await self._send_stream(messages.stream_events(request.model, choice, told, self.plan), usage)
 
     async def send_completion(
         self, request: CompletionRequest, choices: Sequence[Choice], usage: Usage
@@ -108,7 +127,7 @@ class Responder:
         self.call.prompt_tokens = usage.prompt_tokens
         self.call.cached_tokens = usage.cached_tokens
         waiting: list[Frame] = []
-        for step in faulty_frames(frames, self.plan):
+        for step in faulty_frames(frames, self.plan, self.make_error):
             if isinstance(step, End):
                 await self._end_stream(step, waiting, usage)
                 return
@@ -132,7 +151,7 @@ class Responder:
     async def _write_frames(self, waiting: list[Frame]) -> None:
         await self.exchange.pause(self.plan.between_chunks_s if self.call.frames_sent else 0)
         end = b"\r\n\r\n" if self.plan.crlf else b"\n\n"
-        await self.exchange.write(b"".join(b"data: " + frame.data + end for frame in waiting), more=True)
+        await self.exchange.write(b"".join(frame.encode(end) for frame in waiting), more=True)
         self.call.frames_sent += len(waiting)
         self.call.completion_tokens += sum(frame.tokens for frame in waiting)
         waiting.clear()

@@ -2,8 +2,8 @@
 
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -25,6 +25,7 @@ _ERROR_TYPES = {
 }
 
 encode = msgspec.json.encode
+ErrorBody = Callable[[Refusal], dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +39,17 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One stream frame: its data, and the completion tokens it carries."""
+    """One stream frame: its data, the completion tokens it carries, its name where the form names frames."""
 
     data: bytes
     tokens: int = 0
+    event: str = ""
+    is_last: bool = False
+
+    def encode(self, end: bytes) -> bytes:
+        """As it is sent."""
+        named = b"event: %b%b" % (self.event.encode(), end[: len(end) // 2]) if self.event else b""
+        return b"%bdata: %b%b" % (named, self.data, end)
 
 
 class End(Enum):
@@ -101,14 +109,18 @@ def told_usage(usage: Usage, plan: Plan) -> dict[str, Any] | None:
 
 
 def completion_body(
-    identity: Identity, choices: Sequence[Choice], usage: dict[str, Any] | None, logprobs: bool
+    identity: Identity,
+    choices: Sequence[Choice],
+    usage: dict[str, Any] | None,
+    logprobs: bool,
+    thinking: str | None = None,
 ) -> dict[str, Any]:
     """A plain chat completion."""
     body = _head(identity, "chat.completion")
     body["choices"] = [
         {
             "index": index,
-            "message": _message(choice),
+            "message": _message(choice, thinking),
             "logprobs": _logprobs(split_tokens(choice.text or "")) if logprobs else None,
             "finish_reason": choice.finish_reason,
         }
@@ -124,11 +136,12 @@ def stream_frames(
     *,
     asked_usage: bool,
     logprobs: bool,
+    thinking: str | None = None,
 ) -> Iterator[Frame]:
     """The frames of a streamed chat completion; choices take turns, a token each."""
     head = _head(identity, "chat.completion.chunk")
     no_usage = {"usage": None} if asked_usage else {}
-    waiting = [_choice_deltas(index, choice, logprobs) for index, choice in enumerate(choices)]
+    waiting = [_choice_deltas(index, choice, logprobs, thinking) for index, choice in enumerate(choices)]
     while waiting:
         for deltas in tuple(waiting):
             delta = next(deltas, None)
@@ -138,10 +151,10 @@ def stream_frames(
                 yield Frame(encode({**head, "choices": [delta[0]], **no_usage}), delta[1])
     if asked_usage and usage is not None:
         yield Frame(encode({**head, "choices": [], "usage": usage}))
-    yield Frame(DONE)
+    yield Frame(DONE, is_last=True)
 
 
-def faulty_frames(frames: Iterable[Frame], plan: Plan) -> Iterator[Frame | End]:
+def faulty_frames(frames: Iterable[Frame], plan: Plan, make_error: ErrorBody) -> Iterator[Frame | End]:
     """The frames as the plan spoils them, and then how the stream ends: stop at the first `End`."""
     sent = 0
     for frame in frames:
@@ -150,12 +163,13 @@ def faulty_frames(frames: Iterable[Frame], plan: Plan) -> Iterator[Frame | End]:
         if sent == plan.hang_after_frames:
             yield End.HANG
         if sent == plan.error_frame_after_frames:
-            yield Frame(encode(error_body(planned_error(plan, 500))))
+            event = "error" if frame.event else ""
+            yield Frame(encode(make_error(planned_error(plan, 500))), event=event)
             yield End.ERROR
-        if plan.no_done and frame.data == DONE:
+        if plan.no_done and frame.is_last:
             yield End.SPOILT
         spoilt = plan.bad_json and sent == 1
-        yield Frame(frame.data[: len(frame.data) // 2], frame.tokens) if spoilt else frame
+        yield replace(frame, data=frame.data[: len(frame.data) // 2]) if spoilt else frame
         sent += 1
     if sent == plan.break_after_frames:
         yield End.CUT
@@ -184,13 +198,15 @@ def _head(identity: Identity, kind: str) -> dict[str, Any]:
     }
 
 
-def _message(choice: Choice) -> dict[str, Any]:
+def _message(choice: Choice, thinking: str | None) -> dict[str, Any]:
     message: dict[str, Any] = {
         "role": "assistant",
         "content": choice.text,
         "refusal": None,
         "annotations": [],
     }
+    if thinking is not None:
+        message["reasoning_content"] = thinking
     if choice.calls:
         message["tool_calls"] = [_tool_call(call, call.arguments) for call in choice.calls]
     return message
@@ -200,12 +216,16 @@ def _tool_call(call: ToolCall, arguments: str) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
 
 
-def _choice_deltas(index: int, choice: Choice, logprobs: bool) -> Iterator[tuple[dict[str, Any], int]]:
+def _choice_deltas(
+    index: int, choice: Choice, logprobs: bool, thinking: str | None
+) -> Iterator[tuple[dict[str, Any], int]]:
     def wrap(delta: dict[str, Any], finish: str | None = None, pieces: Sequence[str] = ()) -> dict[str, Any]:
         told = _logprobs(pieces) if logprobs and pieces else None
         return {"index": index, "delta": delta, "logprobs": told, "finish_reason": finish}
 
     yield wrap({"role": "assistant", "content": None if choice.calls else "", "refusal": None}), 0
+    for piece in split_tokens(thinking or ""):
+        yield wrap({"reasoning_content": piece}), 0
     for piece in split_tokens(choice.text or ""):
         yield wrap({"content": piece}, pieces=[piece]), 1 if piece.strip() else 0
     for number, call in enumerate(choice.calls):

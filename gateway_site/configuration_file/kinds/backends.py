@@ -33,6 +33,9 @@ class Backends(RowKind):
         ),
         Field("upstream_model", Text(), "The provider's name of the model or deployment.", is_needed=True),
         Field(
+            "api_version", Text(), 'The version of its API that is asked for. "": the provider\'s usual one.'
+        ),
+        Field(
             "credential",
             Secret(),
             "Stored encrypted, instead of a reference. Not given: kept. Null: removed.",
