@@ -228,6 +228,7 @@ class BackendAdmin(ConfirmingAdmin):
                         "base_url",
                         "upstream_model",
                         "api_version",
+                        "passes_responses",
                         "is_active",
                         "is_draining",
                     ]

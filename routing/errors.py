@@ -80,7 +80,30 @@ _ANTHROPIC_TYPES = {
     503: "overloaded_error",
     504: "timeout_error",
 }
+
+
+class _Responses(_OpenAI):
+    """OpenAI's newer API: plain errors as ever, those of a stream as an event of its own."""
+
+    def error_frame(self, error: GatewayError, request_id: str) -> bytes:
+        """See Wire."""
+        return responses_error(error, 0)
+
+
+def responses_error(error: GatewayError, number: int) -> bytes:
+    """The event `number` of a stream, which ends it."""
+    event = {
+        "type": "error",
+        "sequence_number": number,
+        "code": error.code or error.type,
+        "message": error.message,
+        "param": error.param,
+    }
+    return b"event: error\ndata: " + msgspec.json.encode(event) + b"\n\n"
+
+
 OPENAI: Wire = _OpenAI()
+RESPONSES: Wire = _Responses()
 ANTHROPIC: Wire = _Anthropic()
 
 

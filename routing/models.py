@@ -153,6 +153,11 @@ class Backend(models.Model):
         validators=[RegexValidator(r"\A[0-9A-Za-z.-]+\Z", "Use letters, digits, dots and hyphens.")],
         help_text="Anthropic: the anthropic-version to send, 2023-06-01 if empty.",
     )
+    passes_responses = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="Its API has /responses itself: such calls are passed to it as they are, else translated to a chat.",
+    )
     credential_reference = models.CharField(
         max_length=500,
         blank=True,

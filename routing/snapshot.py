@@ -35,6 +35,7 @@ class Target:
     prices: tuple[Price, ...]
     longest_trip_s: int = 0
     api_version: str = ""
+    passes_responses: bool = False
     list_prices: tuple[Price, ...] = ()
 
     def price_at(self, moment: datetime) -> Price | None:
@@ -191,6 +192,7 @@ def _target(backend: Backend, prices: tuple[Price, ...], list_prices: tuple[Pric
         prices=prices,
         longest_trip_s=backend.longest_trip_s,
         api_version=backend.api_version,
+        passes_responses=backend.passes_responses,
         list_prices=list_prices,
     )
 

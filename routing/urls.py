@@ -10,12 +10,19 @@ from routing.endpoints.chat import ChatEndpoint
 from routing.endpoints.completions import CompletionsEndpoint
 from routing.endpoints.embeddings import EmbeddingsEndpoint
 from routing.endpoints.messages import MessagesEndpoint
+from routing.endpoints.responses import ResponsesEndpoint
 from routing.views import CompletionView, GatewayView, ModelsView, ModelView, UnknownPathView
 
 # A view keeps nothing of a request, so one of each serves them all.
 _ENDPOINTS: Mapping[str, GatewayView] = {
     endpoint.path: CompletionView(endpoint)
-    for endpoint in (ChatEndpoint(), CompletionsEndpoint(), EmbeddingsEndpoint(), MessagesEndpoint())
+    for endpoint in (
+        ChatEndpoint(),
+        CompletionsEndpoint(),
+        EmbeddingsEndpoint(),
+        MessagesEndpoint(),
+        ResponsesEndpoint(),
+    )
 }
 _BASES = ("/v1/", "/openai/v1/")
 _LITERAL: Mapping[str, GatewayView] = {

@@ -246,7 +246,7 @@ def _carry_tools(given: Fields, carried: Carried) -> None:
         }
         if function.get("description"):
             carried_tool["description"] = function["description"]
-        if function.get("strict") is not None:
+        if function.get("strict"):
             carried.drop("tools.strict")
         tools.append(_cached(tool, carried_tool))
     if not tools:

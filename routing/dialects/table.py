@@ -5,12 +5,16 @@ from dataclasses import replace
 
 from billing.estimate import longest_answer
 from routing.dialects.base import Exchange
+from routing.dialects.chat_reader import ChatReader
 from routing.dialects.chat_to_messages import chat_to_messages, without_sampling
 from routing.dialects.fields import Carried, Fields, decode_all
+from routing.dialects.messages_reader import MessagesReader
 from routing.dialects.messages_to_chat import messages_to_chat
 from routing.dialects.messages_writer import MessagesWriter
 from routing.dialects.passed import Passed
-from routing.dialects.readers import ChatReader, MessagesReader, Reader
+from routing.dialects.readers import Reader
+from routing.dialects.responses_to_chat import responses_to_chat
+from routing.dialects.responses_writer import ResponsesWriter
 from routing.dialects.translated import Translated
 from routing.dialects.writers import ChatWriter, Writer
 from routing.endpoints.base import Request
@@ -26,10 +30,16 @@ Carry = Callable[[Fields, int], Carried]
 _CARRY: dict[tuple[str, str], Carry] = {
     ("chat", "messages"): lambda fields, most: chat_to_messages(fields, most_tokens=most),
     ("messages", "chat"): lambda fields, _: messages_to_chat(fields),
+    ("responses", "chat"): lambda fields, _: responses_to_chat(fields, keeps_thinking=False),
+    ("responses", "messages"): lambda fields, most: _responses_to_messages(fields, most),
 }
 _PATHS = {"chat": "chat/completions", "messages": "messages"}
 _READERS: dict[str, Callable[[], Reader]] = {"chat": ChatReader, "messages": MessagesReader}
-_WRITERS: dict[str, Callable[[Request, str], Writer]] = {"chat": ChatWriter, "messages": MessagesWriter}
+_WRITERS: dict[str, Callable[[Request, str], Writer]] = {
+    "chat": ChatWriter,
+    "messages": MessagesWriter,
+    "responses": ResponsesWriter,
+}
 
 
 def prepare(request: Request, model: ServedModel) -> ServedModel:
@@ -77,7 +87,7 @@ def find_exchange(request: Request, target: Target, trace: Trace) -> Exchange:
 
 def _form(request: Request, target: Target) -> str:
     """The operation that the request comes to at a backend: its own where the backend has it."""
-    operations, operation = API[target.provider].operations, request.endpoint.operation
+    operations, operation = API[target.provider].operations(target), request.endpoint.operation
     if operation in operations:
         return operation
     return next((form for form in operations if (operation, form) in _CARRY), "")
@@ -89,6 +99,14 @@ def _carry(request: Request, form: str, model: ServedModel) -> Carried:
     carried = carry(decode_all(request.fields), longest_answer(None, model.max_output_tokens))
     if form == "chat" and request.stream:
         carried.fields["stream_options"] = {"include_usage": True}
+    return carried
+
+
+def _responses_to_messages(fields: Fields, most_tokens: int) -> Carried:
+    chat = responses_to_chat(fields, keeps_thinking=True)
+    carried = chat_to_messages(chat.fields, most_tokens=most_tokens)
+    for name in chat.dropped:
+        carried.drop(name)
     return carried
 
 

@@ -6,8 +6,8 @@ from billing.estimate import Extent
 from billing.usage import Usage
 from routing.dialects.base import Relay
 from routing.dialects.events import Event, Reported, text_of
-from routing.dialects.messages_relay import MessagesRelay
-from routing.dialects.readers import MessagesReader
+from routing.dialects.messages_reader import MessagesReader
+from routing.dialects.passed_relay import PassedRelay
 from routing.endpoints.base import Prompt, Request, encode
 from routing.endpoints.bounds import Bounds, beyond, check_max_tokens
 from routing.endpoints.chat import (
@@ -25,6 +25,7 @@ from routing.errors import ANTHROPIC
 from teams.errors import field_invalid
 
 _READ_BESIDE = ("system", "tools", "output_config")
+_TELLING = (b'"usage"', b"message_stop", b'"error"')
 
 
 class _Messages(Checked):
@@ -113,7 +114,9 @@ class MessagesEndpoint:
 
     def relay(self, request: Request, request_id: str) -> Relay:
         """See base.Endpoint."""
-        return MessagesRelay(request_id)
+        return PassedRelay(
+            MessagesReader, _TELLING, lambda error, _: self.wire.error_frame(error, request_id)
+        )
 
 
 class CountTokensEndpoint(MessagesEndpoint):

@@ -85,7 +85,8 @@ _CONTENT = frozenset(
     {
         "messages", "prompt", "suffix", "input", "system", "instructions", "stop_sequences",
         "tools", "tool_choice", "functions", "function_call",
-        "response_format", "prediction", "stop", "logit_bias", "model", "stream", "temperature",
+        "response_format", "text", "output_config", "prediction", "stop", "logit_bias", "model", "stream",
+        "temperature",
         "max_tokens", "max_completion_tokens", "n", "user", "seed", "top_p",
     }
 )  # fmt: skip

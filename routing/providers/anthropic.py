@@ -30,7 +30,9 @@ _bodies = msgspec.json.Decoder(_Body)
 class Anthropic:
     """See api.Api."""
 
-    operations: tuple[str, ...] = ("messages",)
+    def operations(self, target: Target) -> tuple[str, ...]:
+        """See api.Api."""
+        return ("messages",)
 
     def address(self, target: Target, base: str, path: str) -> str:
         """See api.Api."""

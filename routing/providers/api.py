@@ -16,10 +16,12 @@ class Words(msgspec.Struct):
 
 
 class Api(Protocol):
-    """`operations`: the endpoints it has, by the names of scopes; requests for others are translated, where there is
-    a translation."""
+    """See the methods."""
 
-    operations: tuple[str, ...]
+    def operations(self, target: Target) -> tuple[str, ...]:
+        """The endpoints that a backend has, by the names of scopes; requests for others are translated, where there is
+        a translation."""
+        ...
 
     def address(self, target: Target, base: str, path: str) -> str:
         """The path, and the query if there is one, of a call to `path` below the base URL, whose own path is `base`."""

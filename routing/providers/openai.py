@@ -10,13 +10,17 @@ class _Body(msgspec.Struct):
     error: Words
 
 
+_OPERATIONS = ("chat", "completions", "embeddings")
+_WITH_RESPONSES = (*_OPERATIONS, "responses")
 _bodies = msgspec.json.Decoder(_Body)
 
 
 class OpenAI:
     """See api.Api."""
 
-    operations: tuple[str, ...] = ("chat", "completions", "embeddings")
+    def operations(self, target: Target) -> tuple[str, ...]:
+        """See api.Api."""
+        return _WITH_RESPONSES if target.passes_responses else _OPERATIONS
 
     def address(self, target: Target, base: str, path: str) -> str:
         """See api.Api."""

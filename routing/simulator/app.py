@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from routing.simulator import messages
+from routing.simulator import messages, responses
 from routing.simulator.answers import make_choices, make_usage
 from routing.simulator.completions import count_completions, make_completions, read_prompts
 from routing.simulator.embeddings import DEFAULT_DIMENSIONS, embed, encode_vector, read_inputs
@@ -29,8 +29,10 @@ CHAT_PATH = "/v1/chat/completions"
 COMPLETIONS_PATH = "/v1/completions"
 EMBEDDINGS_PATH = "/v1/embeddings"
 MESSAGES_PATH = "/v1/messages"
+RESPONSES_PATH = "/v1/responses"
 MODELS_PATH = "/v1/models"
 SERVED_PATH = "/simulator/served"
+_POST_PATHS = (CHAT_PATH, COMPLETIONS_PATH, EMBEDDINGS_PATH, MESSAGES_PATH, RESPONSES_PATH)
 LONGEST_WAIT_S = 10.0
 
 
@@ -78,7 +80,7 @@ class Simulator:
 
     async def _serve_models(self, exchange: Exchange) -> None:
         self._check_key(exchange)
-        if exchange.path in (CHAT_PATH, COMPLETIONS_PATH, EMBEDDINGS_PATH, MESSAGES_PATH):
+        if exchange.path in _POST_PATHS:
             raise _wrong_method(exchange)
         if exchange.path == MODELS_PATH:
             body = encode({"object": "list", "data": [model_body(name) for name in MODELS]})
@@ -128,6 +130,8 @@ class Simulator:
             await self._answer_embeddings(exchange, call, body)
         elif exchange.path == MESSAGES_PATH:
             await self._answer_message(exchange, call, body)
+        elif exchange.path == RESPONSES_PATH:
+            await self._answer_response(exchange, call, body)
         else:
             raise _wrong_method(exchange) if exchange.path == MODELS_PATH else _unknown_path(exchange)
 
@@ -148,6 +152,15 @@ class Simulator:
             chat = messages.as_chat(request)
             choices = make_choices(chat, responder.plan)
             await responder.send_message(request, choices[0], make_usage(chat, choices, responder.plan))
+
+    async def _answer_response(self, exchange: Exchange, call: ServedCall, body: bytes) -> None:
+        request = decode_request(body, responses.ResponsesRequest)
+        chat = responses.as_chat(request)
+        call.model, call.stream = request.model, bool(request.stream)
+        responder = self._responder(exchange, call, request.simulator)
+        if await responder.get_through():
+            choices = make_choices(chat, responder.plan)
+            await responder.send_response(request, choices[0], make_usage(chat, choices, responder.plan))
 
     async def _answer_completion(self, exchange: Exchange, call: ServedCall, body: bytes) -> None:
         request = decode_request(body, CompletionRequest)

@@ -74,7 +74,17 @@ def check(request: MessagesRequest, version: str) -> None:
         if called - answered:
             raise Refusal(400, f"messages.{number}: `tool_use` ids were found without `tool_result` blocks")
         called = {str(block.get("id")) for block in blocks if block.get("type") == "tool_use"}
+        for block in blocks:
+            if block.get("type") == "thinking" and block.get("signature") != SIGNATURE:
+                raise Refusal(400, f"messages.{number}: Invalid `signature` in `thinking` block")
     if request.thinking and request.thinking.get("type") == "enabled":
+        made = [_blocks(turn) for turn in request.messages if turn.role == "assistant"]
+        if (
+            made
+            and any(block["type"] == "tool_use" for block in made[-1])
+            and made[-1][0]["type"] != "thinking"
+        ):
+            raise Refusal(400, "Expected `thinking` before `tool_use`, when thinking is enabled")
         if not 1024 <= request.thinking.get("budget_tokens", 0) < request.max_tokens:
             raise Refusal(400, "thinking.budget_tokens: must be at least 1024 and less than max_tokens")
         if request.temperature not in (None, 1):

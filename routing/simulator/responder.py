@@ -5,13 +5,14 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from routing.simulator import messages
+from routing.simulator import messages, responses
 from routing.simulator.answers import Choice, Usage
 from routing.simulator.completions import text_body, text_frames
 from routing.simulator.exchange import Exchange
 from routing.simulator.faults import Plan
 from routing.simulator.messages import MessagesRequest
 from routing.simulator.requests import ChatRequest, CompletionRequest
+from routing.simulator.responses import ResponsesRequest
 from routing.simulator.served import ServedCall
 from routing.simulator.wire import (
     End,
@@ -85,6 +86,16 @@ class Responder:
             await self._send_plain(messages.message_body(request.model, choice, told, self.plan))
             return
         await self._send_stream(messages.stream_events(request.model, choice, told, self.plan), usage)
+
+    async def send_response(self, request: ResponsesRequest, choice: Choice, usage: Usage) -> None:
+        """Send a response, streamed if the request says so."""
+        told = responses.told_usage(usage, self.plan)
+        if not request.stream:
+            self._count(usage)
+            await self._send_plain(responses.response_body(request, choice, told, self.plan))
+            return
+        self.make_error = responses.error_event
+        await self._send_stream(responses.stream_events(request, choice, told, self.plan), usage)
 
     async def send_completion(
         self, request: CompletionRequest, choices: Sequence[Choice], usage: Usage

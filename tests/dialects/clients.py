@@ -36,6 +36,7 @@ class Said:
     cached_tokens: int = 0
     written_tokens: int = 0
     request_id: str = ""
+    dropped: str = ""
     turn: Any = None  # the answer as the client would send it back
 
 
@@ -73,11 +74,11 @@ class OpenAIChat:
         sent |= options
         if not stream:
             raw = self.client.chat.completions.with_raw_response.create(**sent)
-            return self._said(raw.parse(), raw.headers["x-request-id"])
+            return self._said(raw.parse(), raw.headers)
         raw = self.client.chat.completions.with_raw_response.create(
             **sent, stream=True, stream_options={"include_usage": True}
         )
-        return self._gathered(list(raw.parse()), raw.headers["x-request-id"])
+        return self._gathered(list(raw.parse()), raw.headers)
 
     def result_turns(self, prompt: str, said: Said, results: dict[str, str]) -> list[Any]:
         answers = [{"role": "tool", "tool_call_id": id, "content": text} for id, text in results.items()]
@@ -94,7 +95,7 @@ class OpenAIChat:
         return [{"role": "system", "content": system}, *turns] if system else turns
 
     @staticmethod
-    def _said(answer: Any, request_id: str) -> Said:
+    def _said(answer: Any, headers: Any) -> Said:
         choice, usage = answer.choices[0], answer.usage
         calls = [
             Call(c.id, c.function.name, json.loads(c.function.arguments))
@@ -110,11 +111,12 @@ class OpenAIChat:
             getattr(choice.message, "reasoning_content", None) or "",
             details.cached_tokens if details else 0,
             getattr(details, "cache_write_tokens", 0) or 0,
-            request_id,
+            headers["x-request-id"],
+            headers.get("x-gateway-dropped", ""),
             choice.message.model_dump(exclude_none=True),
         )
 
-    def _gathered(self, chunks: list[Any], request_id: str) -> Said:
+    def _gathered(self, chunks: list[Any], headers: Any) -> Said:
         text, thinking, stop, parts = "", "", "", dict[int, dict[str, str]]()
         for chunk in chunks:
             for choice in chunk.choices:
@@ -136,7 +138,8 @@ class OpenAIChat:
         turn = {"role": "assistant", "content": text or None} | ({"tool_calls": tool_calls} if calls else {})
         return Said(
             text, stop, usage.prompt_tokens, usage.completion_tokens, calls, thinking,
-            details.cached_tokens if details else 0, getattr(details, "cache_write_tokens", 0) or 0, request_id, turn,
+            details.cached_tokens if details else 0, getattr(details, "cache_write_tokens", 0) or 0,
+            headers["x-request-id"], headers.get("x-gateway-dropped", ""), turn,
         )  # fmt: skip
 
 
@@ -173,9 +176,9 @@ class AnthropicMessages:
         sent |= options
         if not stream:
             raw = self.client.messages.with_raw_response.create(**sent)
-            return self._said(raw.parse(), raw.headers["request-id"])
+            return self._said(raw.parse(), raw.headers)
         with self.client.messages.stream(**sent) as events:
-            return self._said(events.get_final_message(), events.response.headers["request-id"])
+            return self._said(events.get_final_message(), events.response.headers)
 
     def result_turns(self, prompt: str, said: Said, results: dict[str, str]) -> list[Any]:
         answers = [
@@ -183,7 +186,7 @@ class AnthropicMessages:
         ]
         return [{"role": "user", "content": prompt}, said.turn, {"role": "user", "content": answers}]
 
-    def _said(self, message: Any, request_id: str) -> Said:
+    def _said(self, message: Any, headers: Any) -> Said:
         usage = message.usage
         cached, written = usage.cache_read_input_tokens or 0, usage.cache_creation_input_tokens or 0
         blocks = message.content
@@ -196,6 +199,81 @@ class AnthropicMessages:
             "".join(b.thinking for b in blocks if b.type == "thinking"),
             cached,
             written,
-            request_id,
+            headers["x-request-id"],
+            headers.get("x-gateway-dropped", ""),
             {"role": "assistant", "content": [b.model_dump(exclude_none=True) for b in blocks]},
+        )
+
+
+class OpenAIResponses:
+    """`openai`, responses. Its ends are told by chat's names."""
+
+    name = "responses"
+
+    def __init__(self, product: Product, caller: Caller) -> None:
+        self.model = caller.model
+        self.client = openai.OpenAI(base_url=product.base_url, api_key=caller.secret, max_retries=0)
+
+    def ask(self, prompt: Any, *, stream: bool = False, **options: Any) -> Said:
+        turns = prompt
+        if image := options.pop("image", None):
+            url = f"data:image/png;base64,{image}"
+            parts = [{"type": "input_text", "text": prompt}, {"type": "input_image", "image_url": url}]
+            turns = [{"role": "user", "content": parts}]
+        sent: dict[str, Any] = {"model": self.model, "input": turns}
+        if system := options.pop("system", None):
+            sent["instructions"] = system
+        if tools := options.pop("tools", None):
+            sent["tools"] = [
+                {"type": "function", "name": tool, "parameters": CITY, "strict": False} for tool in tools
+            ]
+        if options.pop("must_call", False):
+            sent["tool_choice"] = "required"
+        if schema := options.pop("schema", None):
+            sent["text"] = {"format": {"type": "json_schema", "name": "answer", "schema": schema}}
+        if bound := options.pop("max_tokens", None):
+            sent["max_output_tokens"] = bound
+        sent |= options
+        if not stream:
+            raw = self.client.responses.with_raw_response.create(**sent)
+            return self._said(raw.parse(), raw.headers)
+        with self.client.responses.stream(**sent) as events:
+            pieces: list[Any] = list(events)
+            told = "".join(event.delta for event in pieces if event.type == "response.output_text.delta")
+            final = pieces[-1].response
+            assert told == final.output_text
+            return self._said(final, events._response.headers)
+
+    def result_turns(self, prompt: str, said: Said, results: dict[str, str]) -> list[Any]:
+        outputs = [
+            {"type": "function_call_output", "call_id": id, "output": text} for id, text in results.items()
+        ]
+        return [{"role": "user", "content": prompt}, *said.turn, *outputs]
+
+    @staticmethod
+    def _said(response: Any, headers: Any) -> Said:
+        usage = response.usage
+        calls = [
+            Call(item.call_id, item.name, json.loads(item.arguments))
+            for item in response.output
+            if item.type == "function_call"
+        ]
+        thinking = [
+            part.text for item in response.output if item.type == "reasoning" for part in item.summary
+        ]
+        stop = "tool_calls" if calls else "stop"
+        if response.status == "incomplete":
+            stop = "length" if response.incomplete_details.reason == "max_output_tokens" else "content_filter"
+        return Said(
+            response.output_text,
+            stop,
+            usage.input_tokens,
+            usage.output_tokens,
+            calls,
+            "".join(thinking),
+            usage.input_tokens_details.cached_tokens,
+            getattr(usage.input_tokens_details, "cache_write_tokens", 0) or 0,
+            headers["x-request-id"],
+            headers.get("x-gateway-dropped", ""),
+            [item.model_dump(exclude_none=True) for item in response.output],
         )

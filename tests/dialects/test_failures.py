@@ -9,14 +9,19 @@ import openai
 import pytest
 
 from routing.models import Route
-from tests.dialects.clients import AnthropicMessages, OpenAIChat
-from tests.dialects.test_pairs import HELLO, PROVIDERS, told
+from tests.dialects.clients import AnthropicMessages, OpenAIChat, OpenAIResponses
+from tests.dialects.test_pairs import HELLO, told
 from tests.factories import Caller, make_backend, make_caller, wait_for_record
 from tests.processes import Product, Simulator
 
+PROVIDERS = ["openai", "anthropic"]
 MESSAGES = {"max_tokens": 100, "messages": [{"role": "user", "content": HELLO}]}
 CHAT = {"messages": MESSAGES["messages"]}
-BODIES: dict[str, dict[str, Any]] = {"messages": MESSAGES, "chat/completions": CHAT}
+BODIES: dict[str, dict[str, Any]] = {
+    "messages": MESSAGES,
+    "chat/completions": CHAT,
+    "responses": {"input": HELLO},
+}
 
 
 def post(product: Product, caller: Caller, path: str, **fields: Any) -> httpx.Response:
@@ -89,7 +94,7 @@ def test_errors_of_a_backend_reach_both_clients_in_their_own_form(
 
 
 @pytest.mark.parametrize("forms", [("openai", "anthropic"), ("anthropic", "openai")])
-@pytest.mark.parametrize("kind", [OpenAIChat, AnthropicMessages])
+@pytest.mark.parametrize("kind", [OpenAIChat, AnthropicMessages, OpenAIResponses])
 @pytest.mark.parametrize("stream", [False, True])
 def test_another_form_serves_when_the_first_fails(
     product: Product, simulator: Simulator, forms: tuple[str, str], kind: Any, stream: bool
@@ -197,6 +202,71 @@ def test_the_older_endpoints_are_refused_where_no_backend_has_them(
             json={"model": caller.model, **fields},
         )
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unsupported_endpoint")
+
+
+def test_responses_that_need_state_are_refused(product: Product, simulator: Simulator) -> None:
+    caller = caller_of(product, ("openai", simulator.base_url))
+    for name, value in (
+        ("store", True),
+        ("background", True),
+        ("previous_response_id", "resp_1"),
+        ("conversation", "conv_1"),
+        ("prompt", {"id": "pmpt_1"}),
+    ):
+        answer = post(product, caller, "responses", **{name: value})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, name)
+        assert answer.json()["error"]["code"] == "unsupported_parameter"
+    for wrong, param in (
+        ({"input": None}, "input"),
+        ({"input": []}, "input"),
+        ({"input": 5}, "input"),
+        ({"max_output_tokens": 0}, "max_output_tokens"),
+        ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0]"),
+    ):
+        answer = post(product, caller, "responses", **wrong)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, param), wrong
+
+
+def test_a_provider_is_told_to_keep_no_response(product: Product, simulator: Simulator) -> None:
+    caller = caller_of(product, ("openai", simulator.base_url), passes_responses=True)
+    for stream in (False, True):
+        answer = post(product, caller, "responses", stream=stream)
+        assert '"store":true' not in answer.text
+        assert '"store":false' in answer.text
+
+
+@pytest.mark.parametrize("fields", [{"passes_responses": True}, {"passes_responses": False}])
+@pytest.mark.parametrize(
+    "fault", [{"break_after_frames": 8}, {"error_frame_after_frames": 8}, {"no_done": True}]
+)
+def test_a_streamed_response_that_breaks_ends_with_an_error(
+    product: Product, simulator: Simulator, fields: dict[str, Any], fault: dict[str, Any]
+) -> None:
+    caller = caller_of(product, ("openai", told(simulator, **fault)), **fields)
+    answer = post(product, caller, "responses", stream=True)
+    *before, last = answer.text.strip().split("\n\n")
+    error = json.loads(last.partition("data: ")[2])
+    assert last.startswith("event: error\n")
+    assert (error["type"], error["code"], error["sequence_number"]) == ("error", "backend_error", len(before))
+    record = wait_for_record(answer.headers["x-request-id"])
+    assert (record.status, record.output_tokens > 0) == ("failed", True)
+    assert record.estimated or fault == {"no_done": True}
+
+
+def test_thinking_comes_back_to_its_provider(product: Product, simulator: Simulator) -> None:
+    """With its signature, through every client's form, or the API would refuse a tool's result beside it."""
+    address = told(simulator, thinking="Well.")
+    caller = caller_of(product, ("anthropic", address))
+    asked: list[tuple[Any, dict[str, Any]]] = [
+        (OpenAIChat, {"reasoning_effort": "low"}),
+        (AnthropicMessages, {"thinking": {"type": "enabled", "budget_tokens": 1024}}),
+        (OpenAIResponses, {"reasoning": {"effort": "low"}}),
+    ]
+    for kind, thinks in asked:
+        said = kind(product, caller).ask(HELLO, tools=["get_weather"], must_call=True)
+        turns = kind(product, caller).result_turns(HELLO, said, {call.id: "fine" for call in said.calls})
+        again = kind(product, caller).ask(turns, tools=["get_weather"], **thinks)
+        assert (again.text, again.dropped) == ("The tool answered: fine", "")
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)

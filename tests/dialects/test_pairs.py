@@ -10,14 +10,23 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.dialects.clients import PIXEL, AnthropicMessages, Client, OpenAIChat
+from tests.dialects.clients import PIXEL, AnthropicMessages, Client, OpenAIChat, OpenAIResponses
 from tests.factories import Caller, make_caller, wait_for_record
 from tests.processes import Product, Simulator
 
 HELLO = "Say hello, please."  # 5 tokens
-CLIENTS: list[Any] = [OpenAIChat, AnthropicMessages]
-PROVIDERS = ["openai", "anthropic"]
-CROSSED = [("openai", AnthropicMessages), ("anthropic", OpenAIChat)]
+CLIENTS: list[Any] = [OpenAIChat, AnthropicMessages, OpenAIResponses]
+PROVIDERS: dict[str, dict[str, Any]] = {
+    "openai": {"provider": "openai"},
+    "responses": {"provider": "openai", "passes_responses": True},
+    "anthropic": {"provider": "anthropic"},
+}
+CROSSED = [
+    ("openai", AnthropicMessages),
+    ("openai", OpenAIResponses),
+    ("anthropic", OpenAIChat),
+    ("anthropic", OpenAIResponses),
+]
 
 
 def told(simulator: Simulator, **faults: Any) -> str:
@@ -33,7 +42,7 @@ def provider(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def caller(product: Product, simulator: Simulator, provider: str) -> Caller:
-    return make_caller(simulator.base_url, product, provider=provider, longest_trip_s=0)
+    return make_caller(simulator.base_url, product, **PROVIDERS[provider], longest_trip_s=0)
 
 
 @pytest.fixture(params=CLIENTS, ids=lambda kind: kind.name)
@@ -100,7 +109,7 @@ def test_cached_and_written_tokens_reach_the_client_and_the_bill(
     product: Product, simulator: Simulator, provider: str, stream: bool
 ) -> None:
     usage = {"prompt_tokens": 1000, "completion_tokens": 200, "cached_tokens": 600, "cache_write_tokens": 100}
-    caller = make_caller(told(simulator, usage=usage), product, provider=provider)
+    caller = make_caller(told(simulator, usage=usage), product, **PROVIDERS[provider])
     for kind in CLIENTS:
         said = kind(product, caller).ask(HELLO, stream=stream)
         assert (said.input_tokens, said.output_tokens) == (1000, 200)
@@ -118,7 +127,7 @@ def test_cached_and_written_tokens_reach_the_client_and_the_bill(
 def test_thinking_is_told_where_the_form_has_a_place(
     product: Product, simulator: Simulator, provider: str, stream: bool
 ) -> None:
-    caller = make_caller(told(simulator, thinking="Well, let me see."), product, provider=provider)
+    caller = make_caller(told(simulator, thinking="Well, let me see."), product, **PROVIDERS[provider])
     for kind in CLIENTS:
         said = kind(product, caller).ask(HELLO, stream=stream)
         assert (said.thinking, said.stop) == ("Well, let me see.", "stop")
@@ -129,7 +138,9 @@ def test_thinking_is_told_where_the_form_has_a_place(
 def test_without_figures_of_the_backend_our_own_count_is_told_and_billed(
     product: Product, simulator: Simulator, provider: str, kind: Any, stream: bool
 ) -> None:
-    caller = make_caller(told(simulator, usage="missing", text="one two three"), product, provider=provider)
+    caller = make_caller(
+        told(simulator, usage="missing", text="one two three"), product, **PROVIDERS[provider]
+    )
     said = kind(product, caller).ask(HELLO, stream=stream)
     record = wait_for_record(said.request_id)
     assert (record.estimated, record.output_tokens) == (True, 3)

@@ -36,6 +36,11 @@ class Backends(RowKind):
             "api_version", Text(), 'The version of its API that is asked for. "": the provider\'s usual one.'
         ),
         Field(
+            "passes_responses",
+            Flag(),
+            "`true`: it has `/responses` itself, and such calls are passed to it. `false`: they become chats.",
+        ),
+        Field(
             "credential",
             Secret(),
             "Stored encrypted, instead of a reference. Not given: kept. Null: removed.",

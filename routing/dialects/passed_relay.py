@@ -1,25 +1,35 @@
-"""Passes an Anthropic event stream on as it came, and learns from it what the ledger needs."""
+"""Passes a stream of named events on as it came, and learns from it what the ledger needs."""
+
+from collections.abc import Callable
 
 from billing.usage import Usage
 from routing.dialects.events import Reported, text_of
-from routing.dialects.readers import MessagesReader
-from routing.errors import ANTHROPIC
+from routing.dialects.readers import Reader
 from routing.frames import MOST_FRAME_BYTES
 from routing.sse import last_frame_end, split_frames
 from teams.errors import GatewayError
 
-_TELLING = (b'"usage"', b"message_stop", b'"error"')  # quotes in texts are escaped, so no text looks so
 _KEPT_BYTES = 32 * 1024  # of passed frames before their text is taken out, to bound memory per open stream
 
 
-class MessagesRelay:
-    """See base.Relay. Only frames that may hold figures, an error or the end are taken apart on the way."""
+class PassedRelay:
+    """See base.Relay. Only frames that may hold figures, an error or the end are taken apart on the way: those with
+    one of the words `telling`. Quotes in texts are escaped, so no text looks like a word in quotes."""
 
-    def __init__(self, request_id: str = "", *, max_frame_bytes: int = MOST_FRAME_BYTES) -> None:
-        self._request_id = request_id
+    def __init__(
+        self,
+        make_reader: Callable[[], Reader],
+        telling: tuple[bytes, ...],
+        failing: Callable[[GatewayError, int], bytes],
+        *,
+        max_frame_bytes: int = MOST_FRAME_BYTES,
+    ) -> None:
+        self._telling = telling
+        self._failing = failing
         self._max_frame_bytes = max_frame_bytes
         self._pending = b""
-        self._watching, self._reading = MessagesReader(), MessagesReader()
+        self._watching, self._reading = make_reader(), make_reader()
+        self._frames = 0
         self._kept: list[bytes] = []
         self._kept_bytes = 0
         self._texts: list[str] = []
@@ -42,7 +52,7 @@ class MessagesRelay:
             data = self._pending + data
         end = last_frame_end(data)
         data, self._pending = data[:end], data[end:]
-        if any(word in data for word in _TELLING):
+        if any(word in data for word in self._telling):
             data = self._inspect(data)
         if len(self._pending) > self._max_frame_bytes:
             self.is_faulty = not self.is_done
@@ -64,12 +74,13 @@ class MessagesRelay:
 
     def failing(self, error: GatewayError) -> bytes:
         """See base.Relay."""
-        return ANTHROPIC.error_frame(error, self._request_id)
+        self._take_texts()
+        return self._failing(error, self._frames)
 
     def _inspect(self, data: bytes) -> bytes:
         passed: list[bytes] = []
         for frame in split_frames(data):
-            if any(word in frame for word in _TELLING):
+            if any(word in frame for word in self._telling):
                 try:
                     events = self._watching.frame(frame)
                 except ValueError:
@@ -92,6 +103,7 @@ class MessagesRelay:
 
     def _take_texts(self) -> None:
         for frame in split_frames(b"".join(self._kept)):
+            self._frames += 1
             try:
                 events = self._reading.frame(frame)
             except ValueError:
