@@ -105,6 +105,8 @@ class BackendForm(ModelForm):
         labels = {
             "base_url": "Base URL",
             "api_version": "API version",
+            "entra_tenant": "Entra tenant",
+            "entra_client_id": "Entra client ID",
             "connect_timeout_s": "Connect",
             "first_byte_timeout_s": "First byte",
             "idle_timeout_s": "Idle",
@@ -155,6 +157,9 @@ def _has_host(base_url: str) -> bool:
         return bool(urlsplit(base_url).netloc)
     except ValueError:
         return False
+
+
+_ENTRA = ("entra_tenant", "entra_client_id")
 
 
 @admin.register(Backend)
@@ -234,7 +239,7 @@ class BackendAdmin(ConfirmingAdmin):
                     ]
                 },
             ),
-            ("Credential", {"fields": ["credential_state", *secrets, "credential_reference"]}),
+            ("Credential", {"fields": ["credential_state", *secrets, "credential_reference", *_ENTRA]}),
             ("Price by the list", {"fields": ["list_price_provider", "list_price_model"]}),
             (
                 "Time limits in seconds",

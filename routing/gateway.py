@@ -39,6 +39,7 @@ from routing.key_watch import KeyWatch
 from routing.metrics import Metrics
 from routing.providers.apis import API
 from routing.providers.base import Provider
+from routing.providers.entra import EntraTokens
 from routing.providers.http import HttpProvider
 from routing.trace import Trace
 from routing.upstream.dial import Dialer
@@ -73,6 +74,7 @@ class GatewaySettings:
     max_stream_s: float
     max_attempts: int
     retry_s: float
+    entra_authority: str
     key_peppers: str
     private_backends: frozenset[str]
     bounds: Bounds
@@ -99,6 +101,7 @@ class GatewaySettings:
             max_stream_s=settings.GATEWAY_MAX_STREAM_S,
             max_attempts=settings.GATEWAY_MAX_ATTEMPTS,
             retry_s=settings.GATEWAY_RETRY_S,
+            entra_authority=settings.GATEWAY_ENTRA_AUTHORITY,
             key_peppers=settings.GATEWAY_KEY_PEPPERS,
             private_backends=settings.GATEWAY_PRIVATE_BACKENDS,
             bounds=Bounds(
@@ -163,8 +166,9 @@ class Gateway:
         self._backend_news = BackendNews(self.board, options.redis_url, events.take)
         self.counter = await asyncio.to_thread(load_counter)
         self._pool = Pool(Dialer(options.private_backends))
+        tokens = EntraTokens(self._pool, options.entra_authority)
         self._providers = {
-            name: HttpProvider(api, self._pool, max_answer_bytes=options.max_answer_bytes)
+            name: HttpProvider(api, self._pool, tokens, max_answer_bytes=options.max_answer_bytes)
             for name, api in API.items()
         }
         await self.key_watch.start()

@@ -127,11 +127,15 @@ class Provider(models.TextChoices):
     """Which form of API a backend speaks."""
 
     OPENAI = "openai", "OpenAI-compatible"
+    AZURE = "azure", "Azure OpenAI"
     ANTHROPIC = "anthropic", "Anthropic"
 
 
 def _seconds(default: int, meaning: str) -> "models.PositiveIntegerField[int, int]":
     return models.PositiveIntegerField(default=default, validators=[MinValueValidator(1)], help_text=meaning)
+
+
+_validate_entra_name = RegexValidator(r"\A[0-9A-Za-z.-]+\Z", "Use letters, digits, dots and hyphens.")
 
 
 class Backend(models.Model):
@@ -140,7 +144,8 @@ class Backend(models.Model):
     name = models.CharField(max_length=63, unique=True, validators=[validate_model_name])
     provider = models.CharField(max_length=32, choices=Provider, default=Provider.OPENAI)
     base_url = models.CharField(
-        max_length=500, help_text="Up to and including /v1, for example https://host/v1."
+        max_length=500,
+        help_text="Up to and including /v1, for example https://host/v1. Azure: the resource's, https://name.openai.azure.com.",
     )
     upstream_model = models.CharField(
         max_length=128, help_text="The provider's name of the model or deployment."
@@ -151,12 +156,29 @@ class Backend(models.Model):
         default="",
         db_default="",
         validators=[RegexValidator(r"\A[0-9A-Za-z.-]+\Z", "Use letters, digits, dots and hyphens.")],
-        help_text="Anthropic: the anthropic-version to send, 2023-06-01 if empty.",
+        help_text="Azure: the api-version of deployments; the v1 API if empty. "
+        "Anthropic: the anthropic-version to send, 2023-06-01 if empty.",
     )
     passes_responses = models.BooleanField(
         default=False,
         db_default=False,
         help_text="Its API has /responses itself: such calls are passed to it as they are, else translated to a chat.",
+    )
+    entra_tenant = models.CharField(
+        max_length=64,
+        blank=True,
+        default="",
+        db_default="",
+        validators=[_validate_entra_name],
+        help_text="Azure: where the credential is a client's secret of Microsoft Entra ID, the tenant to sign in at.",
+    )
+    entra_client_id = models.CharField(
+        max_length=64,
+        blank=True,
+        default="",
+        db_default="",
+        validators=[_validate_entra_name],
+        help_text="Azure: the application (client) whose secret it is.",
     )
     credential_reference = models.CharField(
         max_length=500,
@@ -221,6 +243,12 @@ class Backend(models.Model):
                     total_timeout_s__gte=1,
                 ),
                 name="backend_timeouts_positive",
+            ),
+            models.CheckConstraint(
+                condition=Q(entra_tenant="", entra_client_id="")
+                | (~Q(entra_tenant="") & ~Q(entra_client_id="") & Q(provider=Provider.AZURE)),
+                name="backend_entra_whole",
+                violation_error_message="To sign in at Entra ID, a backend of Azure needs a tenant and a client.",
             ),
             models.CheckConstraint(
                 condition=Q(api_version__regex=r"^[0-9A-Za-z.-]*$"), name="backend_api_version_form"

@@ -1,12 +1,13 @@
 """The way of one request, whole. Each stage is a call into its own module; a refusal is a GatewayError."""
 
 from billing.ledger import clean_text
+from billing.tokens import count_tokens
 from routing.admission import admit
 from routing.attempts import Attempts, check_served
 from routing.authentication import authenticate, authenticate_again
 from routing.call import Call, Reply
 from routing.dialects.table import prepare
-from routing.endpoints.base import Endpoint, Request
+from routing.endpoints.base import Endpoint, Request, encode
 from routing.endpoints.models import render_model, render_models
 from routing.gateway import Gateway
 from routing.idempotency import answer_once
@@ -15,6 +16,7 @@ from routing.stages import (
     call_plain,
     check_model_bounds,
     find_granted_model,
+    sum_images,
 )
 from routing.streaming import relay_stream
 from routing.trace import Trace
@@ -63,6 +65,17 @@ async def find_again(gateway: Gateway, call: Call, request: Request, trace: Trac
     """The model of a call that has waited, by its key and its grants as they are now."""
     caller = await authenticate_again(gateway, call, trace)
     return find_granted_model(gateway.configuration.snapshot, caller, request.model, trace)
+
+
+async def count_prompt(gateway: Gateway, call: Call, endpoint: Endpoint, trace: Trace) -> Reply:
+    """POST /v1/messages/count_tokens: the tokens of a prompt by our own count, which calls no backend."""
+    caller = await authenticate(gateway, call, trace)
+    request = endpoint.read(call.body, gateway.options.bounds, call.path_model)
+    model = find_granted_model(gateway.configuration.snapshot, caller, request.model, trace)
+    prompt, upstream_models = endpoint.prompt(request), {target.upstream_model for target in model.targets}
+    images = max([sum_images(prompt, name) for name in upstream_models or {model.name}])
+    tokens = await count_tokens(gateway.counter, prompt.texts)
+    return Reply(body=encode({"input_tokens": tokens + prompt.tokens + images}))
 
 
 async def list_models(gateway: Gateway, call: Call, trace: Trace) -> Reply:

@@ -19,6 +19,14 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class Entra:
+    """Where a backend's credential is a client's secret: the client that signs in at Microsoft Entra ID."""
+
+    tenant: str
+    client_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """A backend as a call needs it. `prices` are its own, `list_prices` its provider's; both rise by their start."""
 
@@ -36,6 +44,7 @@ class Target:
     longest_trip_s: int = 0
     api_version: str = ""
     passes_responses: bool = False
+    entra: Entra | None = None
     list_prices: tuple[Price, ...] = ()
 
     def price_at(self, moment: datetime) -> Price | None:
@@ -193,6 +202,7 @@ def _target(backend: Backend, prices: tuple[Price, ...], list_prices: tuple[Pric
         longest_trip_s=backend.longest_trip_s,
         api_version=backend.api_version,
         passes_responses=backend.passes_responses,
+        entra=Entra(backend.entra_tenant, backend.entra_client_id) if backend.entra_tenant else None,
         list_prices=list_prices,
     )
 

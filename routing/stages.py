@@ -8,7 +8,7 @@ from billing.tokens import count_tokens
 from billing.usage import Usage
 from routing.attempts import Attempts
 from routing.dialects.table import find_exchange
-from routing.endpoints.base import Request
+from routing.endpoints.base import Prompt, Request
 from routing.endpoints.bounds import check_max_tokens
 from routing.endpoints.usage import has_text
 from routing.gateway import Gateway
@@ -129,9 +129,14 @@ async def call_backend(gateway: Gateway, request: Request, target: Target, trace
 async def count_use(gateway: Gateway, request: Request, target: Target, produced: list[str]) -> Usage:
     """Our own count of a call: its prompt, and the texts the backend is known to have produced."""
     prompt = request.endpoint.prompt(request)
-    images = sum(image_tokens(image, target.upstream_model) for image in prompt.images)
+    images = sum_images(prompt, target.upstream_model)
     return Usage(
         input_tokens=await count_tokens(gateway.counter, prompt.texts) + prompt.tokens + images,
         output_tokens=await count_tokens(gateway.counter, produced),
         estimated=True,
     )
+
+
+def sum_images(prompt: Prompt, upstream_model: str) -> int:
+    """Tokens of a prompt's images for a provider's model."""
+    return sum([image_tokens(image, upstream_model) for image in prompt.images])

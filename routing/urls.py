@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from routing.endpoints.chat import ChatEndpoint
 from routing.endpoints.completions import CompletionsEndpoint
 from routing.endpoints.embeddings import EmbeddingsEndpoint
-from routing.endpoints.messages import MessagesEndpoint
+from routing.endpoints.messages import CountTokensEndpoint, MessagesEndpoint
 from routing.endpoints.responses import ResponsesEndpoint
-from routing.views import CompletionView, GatewayView, ModelsView, ModelView, UnknownPathView
+from routing.views import CompletionView, CountTokensView, GatewayView, ModelsView, ModelView, UnknownPathView
 
 # A view keeps nothing of a request, so one of each serves them all.
 _ENDPOINTS: Mapping[str, GatewayView] = {
@@ -24,10 +24,13 @@ _ENDPOINTS: Mapping[str, GatewayView] = {
         ResponsesEndpoint(),
     )
 }
-_BASES = ("/v1/", "/openai/v1/")
-_LITERAL: Mapping[str, GatewayView] = {
-    base + path: view for base in _BASES for path, view in {**_ENDPOINTS, "models": ModelsView()}.items()
+_VIEWS: Mapping[str, GatewayView] = {
+    **_ENDPOINTS,
+    CountTokensEndpoint.path: CountTokensView(CountTokensEndpoint()),
+    "models": ModelsView(),
 }
+_BASES = ("/v1/", "/openai/v1/")
+_LITERAL: Mapping[str, GatewayView] = {base + path: view for base in _BASES for path, view in _VIEWS.items()}
 _MODEL = re.compile(r"(?:/openai)?/v1/models/(.+)")
 _DEPLOYMENT = re.compile(r"/openai/deployments/(.+?)/(" + "|".join(map(re.escape, _ENDPOINTS)) + ")")
 _show_model = ModelView()

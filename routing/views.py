@@ -138,6 +138,16 @@ class CompletionView(GatewayView):
         return await pipeline.complete(gateway, call, self.endpoint, trace)
 
 
+class CountTokensView(CompletionView):
+    """/v1/messages/count_tokens"""
+
+    is_recorded = False
+
+    async def post(self, gateway: Gateway, call: Call, trace: Trace) -> Reply:
+        """See pipeline.count_prompt."""
+        return await pipeline.count_prompt(gateway, call, self.endpoint, trace)
+
+
 class ModelsView(GatewayView):
     """/v1/models"""
 

@@ -57,6 +57,7 @@ class _Services:
                 "REDIS_URL": self.valkey.url(),
                 "GATEWAY_SPOOL_DIR": str(self.home / "spool"),
                 "GATEWAY_PRIVATE_BACKENDS": ",".join(f"127.0.0.1:{port}" for port in BACKEND_PORTS),
+                "GATEWAY_ENTRA_AUTHORITY": f"http://127.0.0.1:{BACKEND_PORTS[0]}",  # the simulator's
                 "GATEWAY_KEEPALIVE_S": "1",
                 "GATEWAY_MAX_BODY_BYTES": str(256 * 1024),
                 "GATEWAY_MAX_ANSWER_BYTES": str(256 * 1024),

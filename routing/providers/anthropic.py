@@ -38,9 +38,9 @@ class Anthropic:
         """See api.Api."""
         return f"{base}/{path}"
 
-    def headers(self, target: Target) -> str:
+    def headers(self, target: Target, credential: str | None) -> str:
         """See api.Api. The version is the backend's, else the first: it takes all that callers may send."""
-        version, credential = target.api_version or FIRST_VERSION, target.credential
+        version = target.api_version or FIRST_VERSION
         lines = f"anthropic-version: {version}\r\n"
         if credential is None:
             return lines

@@ -27,8 +27,8 @@ class Api(Protocol):
         """The path, and the query if there is one, of a call to `path` below the base URL, whose own path is `base`."""
         ...
 
-    def headers(self, target: Target) -> str:
-        """Lines of the head that are this API's own, the credential's among them, each with its end."""
+    def headers(self, target: Target, credential: str | None) -> str:
+        """Lines of the head that are this API's own, those of the key or token among them, each with its end."""
         ...
 
     def read_error(self, body: bytes) -> Words:

@@ -58,6 +58,12 @@ def backend_unreachable() -> GatewayError:
     return _failure(502, "backend_unreachable", "The backend could not be reached.")
 
 
+def backend_not_signed_in() -> GatewayError:
+    """There is no access token for the backend: our fault, and nothing was spent."""
+    message = "The gateway could not sign in at the backend; operators can see why."
+    return _failure(502, "backend_misconfigured", message)
+
+
 def backend_timeout(what: str) -> GatewayError:
     """The backend did not answer in time; it may have worked, and bill, all the same."""
     return _failure(504, "backend_timeout", f"The backend took too long ({what}).", may_have_cost=True)

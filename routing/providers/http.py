@@ -9,6 +9,7 @@ from urllib.parse import quote, urlsplit
 
 from routing.providers import base
 from routing.providers.api import Api
+from routing.providers.entra import EntraTokens
 from routing.providers.waits import read_back_in_s
 from routing.snapshot import Target
 from routing.upstream.bell import Bell
@@ -24,8 +25,9 @@ _PORTS = {"https": 443, "http": 80}
 class HttpProvider:
     """See base.Provider. Follows no redirects, uses no proxy of the environment, asks for no compression."""
 
-    def __init__(self, api: Api, pool: Pool, *, max_answer_bytes: int) -> None:
+    def __init__(self, api: Api, pool: Pool, tokens: EntraTokens, *, max_answer_bytes: int) -> None:
         self._api = api
+        self._tokens = tokens
         self._pool = pool
         self._max_answer_bytes = max_answer_bytes
 
@@ -82,14 +84,17 @@ class HttpProvider:
         *,
         most_bytes: int | None = None,
     ) -> Connection:
-        """A connection with the request on its way. Raises Unreachable."""
+        """A connection with the request on its way. Raises Unreachable, or GatewayError where it cannot be signed."""
         place = _place(target.base_url)
-        request = self._head(place, path, target, len(body), request_id) + body
+        credential = target.credential if target.entra is None else await self._tokens.get(target)
+        request = self._head(place, path, target, credential, len(body), request_id) + body
         connection = await self._pool.acquire(place.origin, target.connect_timeout_s)
         connection.begin(request, notify, most_bytes=most_bytes)
         return connection
 
-    def _head(self, place: "_Place", path: str, target: Target, length: int, request_id: str) -> bytes:
+    def _head(
+        self, place: "_Place", path: str, target: Target, credential: str | None, length: int, request_id: str
+    ) -> bytes:
         """The request's head. Nothing of the caller's headers is in it."""
         return (
             f"POST {self._api.address(target, place.path, path)} HTTP/1.1\r\n"
@@ -100,7 +105,7 @@ class HttpProvider:
             "Content-Type: application/json\r\n"
             f"Content-Length: {length}\r\n"
             f"X-Request-Id: {request_id}\r\n"
-            f"{self._api.headers(target)}\r\n"
+            f"{self._api.headers(target, credential)}\r\n"
         ).encode("ascii")
 
     async def _refuse_unless_200(self, target: Target, connection: Connection, bell: Bell) -> None:
@@ -109,6 +114,8 @@ class HttpProvider:
             return
         if connection.status == 0 and connection.failure is not None:
             raise connection.failure
+        if connection.status == 401 and target.entra is not None:
+            self._tokens.forget(target)
         words = self._api.read_error(await _read_error(connection, bell))
         retry_after = connection.headers.get(b"retry-after")
         refusal = base.Refusal(

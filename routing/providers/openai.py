@@ -26,9 +26,9 @@ class OpenAI:
         """See api.Api."""
         return f"{base}/{path}"
 
-    def headers(self, target: Target) -> str:
+    def headers(self, target: Target, credential: str | None) -> str:
         """See api.Api."""
-        return "" if target.credential is None else f"Authorization: Bearer {target.credential}\r\n"
+        return "" if credential is None else f"Authorization: Bearer {credential}\r\n"
 
     def read_error(self, body: bytes) -> Words:
         """See api.Api."""

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from routing.simulator import messages, responses
+from routing.simulator import azure, messages, responses
 from routing.simulator.answers import make_choices, make_usage
 from routing.simulator.completions import count_completions, make_completions, read_prompts
 from routing.simulator.embeddings import DEFAULT_DIMENSIONS, embed, encode_vector, read_inputs
@@ -48,6 +48,7 @@ class Simulator:
         self.api_key = api_key
         self.served = ServedLog()
         self.counters = Counters()
+        self.tokens = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI)."""
@@ -55,6 +56,10 @@ class Simulator:
         try:
             if exchange.path == SERVED_PATH:
                 await self._serve_log(exchange)
+            elif exchange.method == "POST" and (place := azure.TOKEN_PATH.fullmatch(exchange.path)):
+                self.tokens += 1
+                token = azure.make_token(place[1], await exchange.read_body(), self.tokens)
+                await exchange.answer(200, encode(token), {})
             elif exchange.method == "POST" and exchange.path.startswith("/v1/"):
                 await self._serve_call(exchange)
             else:
@@ -98,7 +103,7 @@ class Simulator:
         await exchange.answer(200, body, {})
 
     async def _serve_call(self, exchange: Exchange) -> None:
-        call = ServedCall(path=exchange.path, request_id=exchange.headers.get("x-request-id"))
+        call = ServedCall(path=exchange.asked_path, request_id=exchange.headers.get("x-request-id"))
         self.served.open += 1
         try:
             await self._answer_call(exchange, call)

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
 from typing import Any
 
+from routing.simulator.azure import plain_path
+
 _WITH = "/with/"
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -36,7 +38,8 @@ class Exchange:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
-        self.in_path, self.path = _split_path(scope["path"])
+        self.in_path, self.asked_path = _split_path(scope["path"])
+        self.path = plain_path(self.asked_path, scope["query_string"])
         self.method: str = scope["method"]
         self.status: int | None = None
         self._receive = receive

@@ -8,6 +8,7 @@ import httpx
 import openai
 import pytest
 
+from billing.models import UsageRecord
 from routing.models import Route
 from tests.dialects.clients import AnthropicMessages, OpenAIChat, OpenAIResponses
 from tests.dialects.test_pairs import HELLO, told
@@ -15,7 +16,7 @@ from tests.factories import Caller, make_backend, make_caller, wait_for_record
 from tests.processes import Product, Simulator
 
 PROVIDERS = ["openai", "anthropic"]
-MESSAGES = {"max_tokens": 100, "messages": [{"role": "user", "content": HELLO}]}
+MESSAGES: Any = {"max_tokens": 100, "messages": [{"role": "user", "content": HELLO}]}
 CHAT = {"messages": MESSAGES["messages"]}
 BODIES: dict[str, dict[str, Any]] = {
     "messages": MESSAGES,
@@ -135,6 +136,7 @@ def check_messages(product: Product, caller: Caller, *, no_done: bool) -> None:
     assert (record.status, record.estimated or no_done) == ("failed", True)
 
 
+@pytest.mark.slow
 def test_a_silence_is_filled_with_pings(product: Product, simulator: Simulator) -> None:
     for provider in PROVIDERS:
         caller = caller_of(product, (provider, told(simulator, first_byte_s=1.5)))
@@ -285,3 +287,16 @@ def test_who_leaves_pays_for_what_was_said(product: Product, simulator: Simulato
     assert 5 < record.output_tokens < 150
     (call,) = simulator.served(request_id)
     assert call["outcome"] == "client_left"
+
+
+def test_tokens_of_a_prompt_are_counted_without_a_call(product: Product, simulator: Simulator) -> None:
+    for provider in PROVIDERS:
+        caller = caller_of(product, (provider, told(simulator, status=500)))
+        with anthropic.Anthropic(base_url=product.url, api_key=caller.secret, max_retries=0) as client:
+            count = client.messages.count_tokens(
+                model=caller.model, system="Be brief.", messages=MESSAGES["messages"]
+            )
+            assert count.input_tokens == 3 + 5 + 1 + 3 + 3  # the system, HELLO, its role, and the framing
+            with pytest.raises(anthropic.NotFoundError):
+                client.messages.count_tokens(model="unknown", messages=MESSAGES["messages"])
+    assert UsageRecord.objects.filter(team_id=caller.team.pk).count() == 0

@@ -9,8 +9,11 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from langchain_core.messages import AIMessage
+from langchain_openai import ChatOpenAI
+from pydantic import SecretStr
 
-from tests.dialects.clients import PIXEL, AnthropicMessages, Client, OpenAIChat, OpenAIResponses
+from tests.dialects.clients import CITY, PIXEL, AnthropicMessages, Client, OpenAIChat, OpenAIResponses
 from tests.factories import Caller, make_caller, wait_for_record
 from tests.processes import Product, Simulator
 
@@ -19,6 +22,8 @@ CLIENTS: list[Any] = [OpenAIChat, AnthropicMessages, OpenAIResponses]
 PROVIDERS: dict[str, dict[str, Any]] = {
     "openai": {"provider": "openai"},
     "responses": {"provider": "openai", "passes_responses": True},
+    "azure": {"provider": "azure", "api_version": "2024-10-21"},
+    "azure v1": {"provider": "azure", "passes_responses": True},
     "anthropic": {"provider": "anthropic"},
 }
 CROSSED = [
@@ -145,3 +150,22 @@ def test_without_figures_of_the_backend_our_own_count_is_told_and_billed(
     record = wait_for_record(said.request_id)
     assert (record.estimated, record.output_tokens) == (True, 3)
     assert (said.input_tokens, said.output_tokens) == (record.input_tokens, record.output_tokens)
+
+
+def test_langchain_streams_over_every_provider(product: Product, caller: Caller) -> None:
+    model = ChatOpenAI(base_url=product.base_url, api_key=SecretStr(caller.secret), model=caller.model)
+    assert "".join(str(chunk.content) for chunk in model.stream(HELLO)).endswith(".")
+    assert str(model.invoke(HELLO).content).endswith(".")
+    newer = ChatOpenAI(
+        base_url=product.base_url,
+        api_key=SecretStr(caller.secret),
+        model=caller.model,
+        use_responses_api=True,
+    )
+    answer = newer.invoke(HELLO)
+    assert answer.usage_metadata is not None
+    assert (answer.usage_metadata["input_tokens"], answer.usage_metadata["output_tokens"]) == (5, 16)
+    called = newer.bind_tools([{"type": "function", "function": {"name": "get_weather", "parameters": CITY}}])
+    said = called.invoke(HELLO)
+    assert isinstance(said, AIMessage)
+    assert [call["name"] for call in said.tool_calls] == ["get_weather"]

@@ -94,6 +94,7 @@ def without_time(frame: bytes) -> bytes:
     return re.sub(rb'"created(_at)?":\d+', b"", frame)
 
 
+@pytest.mark.slow
 @EVERY_PAIR
 def test_cut_at_every_byte_it_is_the_same_stream(pair: str) -> None:
     data, make = PAIRS[pair]

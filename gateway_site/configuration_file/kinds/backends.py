@@ -52,6 +52,10 @@ class Backends(RowKind):
             Text(),
             "`env:GATEWAY_CREDENTIAL_...` or `file:/...`, instead of a stored credential.",
         ),
+        Field(
+            "entra_tenant", Text(), "Azure: the tenant where the credential is a client's secret of Entra ID."
+        ),
+        Field("entra_client_id", Text(), "Azure: the client whose secret it is."),
         Field("connect_timeout_s", Whole(), "Seconds to open a connection."),
         Field("first_byte_timeout_s", Whole(), "Seconds to the first byte of a stream."),
         Field("idle_timeout_s", Whole(), "Seconds between two pieces of a stream."),
