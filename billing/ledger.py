@@ -69,6 +69,7 @@ class LedgerEntry(msgspec.Struct):
     list_price_id: int | None = None
     failed_attempts: tuple[FailedAttempt, ...] | None = None
     is_other_user: bool = False
+    served_model: str | None = None
     spool: uuid.UUID | None = None
     seq: int = 0
 

@@ -166,6 +166,12 @@ class UsageRecord(models.Model):
     )
 
     model = models.CharField(max_length=128, blank=True)
+    served_model = models.CharField(
+        max_length=128,
+        blank=True,
+        null=True,
+        help_text="The model that served in its place, where another did.",
+    )
     model_alias = models.CharField(
         max_length=128,
         null=True,  # as in records of a release that had none

@@ -14,7 +14,7 @@ from billing.models import PriceEntry
 from routing.credentials import CredentialError, decrypt_credential, encrypt_credential
 from routing.draining import drain_backend, undrain_backend
 from routing.health.seen import read_left_alone_until
-from routing.models import Backend, CatalogueModel, Grant, ModelAlias, Route
+from routing.models import Backend, BreakerRule, CatalogueModel, Fallback, Grant, ModelAlias, Route
 from routing.queries import list_models_served_only_by
 from teams.admin.confirmed import ConfirmingAdmin, Step
 from teams.roles import Action
@@ -35,6 +35,15 @@ class RouteInline(TabularInline):
     autocomplete_fields = ["backend"]
 
 
+class FallbackInline(TabularInline):
+    """Which models serve in its place."""
+
+    model = Fallback
+    fk_name = "model"
+    extra = 0
+    autocomplete_fields = ["to"]
+
+
 class AliasInline(TabularInline):
     """Other names of the model."""
 
@@ -49,7 +58,7 @@ class CatalogueModelAdmin(AuditedAdmin):
     list_display = ["name", "description", "max_output_tokens", "strategy", "is_active"]
     list_filter = ["is_active", "strategy"]
     search_fields = ["name", "description"]
-    inlines = [AliasInline, RouteInline]
+    inlines = [AliasInline, RouteInline, FallbackInline]
 
 
 @admin.register(Grant)
@@ -86,6 +95,13 @@ class PriceInline(TabularInline):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """See `has_change_permission`."""
         return False
+
+
+class BreakerRuleInline(TabularInline):
+    """When it is left alone; without any, by the usual rule."""
+
+    model = BreakerRule
+    extra = 0
 
 
 class BackendForm(ModelForm):
@@ -171,7 +187,7 @@ class BackendAdmin(ConfirmingAdmin):
     list_filter = ["is_active", "is_draining", "provider"]
     search_fields = ["name", "base_url", "upstream_model"]
     readonly_fields = ["credential_state", "state", "is_draining"]  # drained by the step that asks first
-    inlines = [PriceInline]
+    inlines = [PriceInline, BreakerRuleInline]
     steps = (
         Step(
             "drain",

@@ -15,8 +15,8 @@ from billing.steps import GrowingReserve, first_step
 from routing.call import Call, Client
 from routing.endpoints.base import Request
 from routing.gateway import Gateway
+from routing.reach import Reach
 from routing.refusals import refusal_error
-from routing.snapshot import ServedModel
 from routing.stages import bound_call, count_call
 from routing.trace import Trace
 from teams.key_holder import KeyOwner
@@ -25,7 +25,7 @@ from teams.models import Priority
 _WEIGHTS = {Priority.LOW: 1, Priority.NORMAL: 4, Priority.HIGH: 16}
 
 
-async def admit(gateway: Gateway, call: Call, request: Request, model: ServedModel, trace: Trace) -> Estimate:
+async def admit(gateway: Gateway, call: Call, request: Request, reach: Reach, trace: Trace) -> Estimate:
     """Reserve the most that the call may come to in every limit and budget that applies, all or none; of a stream
     only what such answers typically are, where its team chose so (routing/growth.py).
 
@@ -33,7 +33,7 @@ async def admit(gateway: Gateway, call: Call, request: Request, model: ServedMod
     request's time is the store's. A call that is refused for now waits, if its team wants that. Refuses with 429 or
     503; see routing/refusals.py.
     """
-    estimate, caller = bound_call(gateway, request, model, trace), trace.caller
+    estimate, caller = bound_call(gateway, request, reach, trace), trace.caller
     if caller is None or not gateway.admissions.has_rules(caller.owner.department_id, caller.team_id):
         return estimate
     dimensions = Dimensions(
@@ -53,7 +53,7 @@ async def admit(gateway: Gateway, call: Call, request: Request, model: ServedMod
     outcome = await _admit(gateway, ask, trace)
     while isinstance(outcome, Refused):
         if _may_fit(outcome, estimate):
-            estimate = await count_call(gateway, request, model, trace, estimate)
+            estimate = await count_call(gateway, request, reach, trace, estimate)
             ask = msgspec.structs.replace(ask, most=estimate.most)
             outcome = await _admit(gateway, ask, trace)
         elif outcome.may_wait and caller.owner.max_queue_s and trace.stay is None:

@@ -17,12 +17,20 @@ from routing.gateway import Gateway
 from routing.health.board import Attempt
 from routing.health.breaker import Outcome
 from routing.providers.base import is_backends_fault
-from routing.snapshot import Member, ServedModel, Target
+from routing.reach import Reach
+from routing.resilience_models import FallbackCause
+from routing.snapshot import Member, Target
 from routing.trace import Trace
 from teams.errors import GatewayError, backends_away, model_draining, model_unavailable, model_unpriced
 
 _PAUSE_S = (0.05, 0.15)  # before a backend that failed is asked again: at random, lest all come back at once
 _ANSWERED = Outcome(200)
+# What the error of a backend calls a fault of the request that another model may not find.
+_CAUSES = {
+    "context_length_exceeded": FallbackCause.CONTEXT,
+    "content_filter": FallbackCause.CONTENT,
+    "content_policy_violation": FallbackCause.CONTENT,
+}
 
 
 def stream_limit_s(gateway: Gateway, target: Target) -> float:
@@ -30,9 +38,11 @@ def stream_limit_s(gateway: Gateway, target: Target) -> float:
     return min(target.total_timeout_s, gateway.options.max_stream_s)
 
 
-def check_served(gateway: Gateway, model: ServedModel, trace: Trace) -> None:
+def check_served(gateway: Gateway, reach: Reach, trace: Trace) -> None:
     """Whether any backend can be called now. Refuses with 503, before anything is held for the call."""
-    priced = [target for target in model.targets if target.price_at(trace.admitted_at) is not None]
+    model, targets = reach.model, [*reach.model.targets]
+    targets += [target for other in reach.fallbacks.get(FallbackCause.ANY, ()) for target in other.targets]
+    priced = [target for target in targets if target.price_at(trace.admitted_at) is not None]
     board = gateway.board
     if any(board.share(target) or board.is_probe_due(target) for target in priced):
         return
@@ -46,9 +56,11 @@ def check_served(gateway: Gateway, model: ServedModel, trace: Trace) -> None:
 class Attempts:
     """One request's."""
 
-    def __init__(self, gateway: Gateway, model: ServedModel, trace: Trace) -> None:
+    def __init__(self, gateway: Gateway, reach: Reach, trace: Trace) -> None:
         self._gateway = gateway
-        self._model = model
+        self._reach = reach
+        self._model = reach.model
+        self._left = {cause: list(chain) for cause, chain in reach.fallbacks.items()}
         self._trace = trace
         self._tried: set[int] = set()
         self._has_repeated = False
@@ -62,11 +74,11 @@ class Attempts:
         Refuses with 503 when no backend can be called, or the spool cannot take it.
         """
         gateway, trace = self._gateway, self._trace
-        if (found := await self._choose()) is None:
-            check_served(gateway, self._model, trace)
+        if (found := await self._choose() or await self._fall_back(FallbackCause.ANY)) is None:
+            check_served(gateway, self._reach, trace)
             raise backends_away(
-                self._model.name, 1.0
-            )  # the only call that may be made now is somebody else's
+                self._reach.model.name, 1.0
+            )  # the one call that may be made is somebody else's
         target, is_probe = found
         trace.target, trace.price = target, target.price_at(trace.admitted_at)
         assert trace.price is not None, "only what can be priced is chosen"  # noqa: S101
@@ -83,7 +95,7 @@ class Attempts:
     def stream_limit_s(self) -> float:
         """How long a stream may last in all, whichever backends it is asked of."""
         gateway = self._gateway
-        longest_s = max(stream_limit_s(gateway, target) for target in self._model.targets)
+        longest_s = max(stream_limit_s(gateway, target) for target in self._reach.targets)
         return longest_s + gateway.options.retry_s
 
     def end(self, error: GatewayError | None) -> None:
@@ -91,9 +103,9 @@ class Attempts:
         if self._attempt is None:
             return
         trace, outcome, first_byte_s = self._trace, None, None
-        if error is None or error.reason == "backend_rejected":
+        if error is None:
             outcome = _ANSWERED
-        elif is_backends_fault(error):
+        elif is_backends_fault(error) or error.reason == "backend_rejected":
             outcome = Outcome(error.backend_status, error.back_in_s)
         if error is None and trace.first_byte_at is not None:
             first_byte_s = trace.first_byte_at - trace.attempt_at
@@ -107,7 +119,7 @@ class Attempts:
         """
         gateway, trace = self._gateway, self._trace
         self.end(error)
-        if not self._may_go_on(error) or (found := await self._next(error)) is None:
+        if (cause := self._may_go_on(error)) is None or (found := await self._next(error, cause)) is None:
             return False
         target, is_probe = found
         attempt = gateway.board.begin(target, is_probe=is_probe)
@@ -128,15 +140,18 @@ class Attempts:
         self._tried.add(target.backend_id)
         self._trace.call_begins()
 
-    def _may_go_on(self, error: GatewayError) -> bool:
-        is_left = (
-            self._trace.attempts < self._gateway.options.max_attempts and time.monotonic() < self._ends_at
-        )
-        return is_left and is_backends_fault(error)
+    def _may_go_on(self, error: GatewayError) -> FallbackCause | None:
+        """Why another call may be made; None when none may."""
+        if self._trace.attempts >= self._gateway.options.max_attempts or time.monotonic() >= self._ends_at:
+            return None
+        return FallbackCause.ANY if is_backends_fault(error) else _CAUSES.get(error.code or "")
 
-    async def _next(self, error: GatewayError) -> tuple[Target, bool] | None:
-        """Another backend; where all were tried, the last once more if it could not be reached."""
-        if (found := await self._choose()) is not None:
+    async def _next(self, error: GatewayError, cause: FallbackCause) -> tuple[Target, bool] | None:
+        """Another backend of the model, unless all would say the same; else another model's; where all were tried,
+        the last once more if it could not be reached."""
+        if cause is FallbackCause.ANY and (found := await self._choose()) is not None:
+            return found
+        if (found := await self._fall_back(cause)) is not None:
             return found
         if (
             error.reason != "backend_unreachable"
@@ -147,6 +162,18 @@ class Attempts:
         self._has_repeated = True
         await asyncio.sleep(random.uniform(*_PAUSE_S))  # noqa: S311 - no secret
         return self.target, False
+
+    async def _fall_back(self, cause: FallbackCause) -> tuple[Target, bool] | None:
+        """A backend of the next model that serves for `cause`; the request is that model's from now on."""
+        chain = self._left.get(cause, [])
+        while chain:
+            model = self._model
+            self._model = chain.pop(0)
+            if (found := await self._choose()) is not None:
+                self._trace.served_model = self._model.catalogue_name
+                return found
+            self._model = model
+        return None
 
     async def _choose(self) -> tuple[Target, bool] | None:
         """One that was not tried, of the first group that has any; whether the call is a probe."""

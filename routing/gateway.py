@@ -234,7 +234,8 @@ class Gateway:
         """Append the request's one ledger entry. An entry that the spool cannot take is in the log instead."""
         entry = trace.to_entry()
         self._count(entry)
-        if trace.estimate is not None and trace.usage.input_tokens and not trace.usage.estimated:
+        is_told = trace.usage.input_tokens and not trace.usage.estimated
+        if trace.estimate is not None and is_told and trace.served_model is None:
             self.estimator.learn(trace.model, trace.estimate, trace.usage)
         if trace.status is Status.REFUSED and not trace.is_held and not self.refusals.take(entry):
             self.ledger.spool.release()

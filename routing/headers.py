@@ -27,7 +27,7 @@ def describe(trace: Trace, shown: Shown) -> dict[str, str]:
             headers["x-gateway-queue-position"] = str(trace.stay.place)
     if trace.called_at is None or trace.target is None:
         return headers
-    headers["x-gateway-model"] = trace.model
+    headers["x-gateway-model"] = trace.served_model or trace.model
     if trace.dropped:
         headers["x-gateway-dropped"] = ", ".join(trace.dropped)
     headers["x-gateway-attempts"] = _tell_attempts(trace, shown)

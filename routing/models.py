@@ -9,7 +9,21 @@ from billing.queries import is_listed
 from billing.rule_models import Budget, Limit
 from routing.addresses import ForbiddenAddress, check_base_url
 from routing.credentials import CredentialError, check_reference
+from routing.resilience_models import BreakerRule, Fallback, FallbackCause
 from teams.key_rules import validate_model_name
+
+__all__ = [
+    "Backend",
+    "BreakerRule",
+    "CatalogueModel",
+    "Fallback",
+    "FallbackCause",
+    "Grant",
+    "ModelAlias",
+    "Provider",
+    "Route",
+    "Strategy",
+]
 
 MOST_WEIGHT = 1000
 MOST_TRIP_S = 24 * 3600

@@ -6,12 +6,11 @@ from routing.admission import admit
 from routing.attempts import Attempts, check_served
 from routing.authentication import authenticate, authenticate_again
 from routing.call import Call, Reply
-from routing.dialects.table import prepare
 from routing.endpoints.base import Endpoint, Request, encode
 from routing.endpoints.models import render_model, render_models
 from routing.gateway import Gateway
 from routing.idempotency import answer_once
-from routing.snapshot import ServedModel
+from routing.reach import Reach, find_reach
 from routing.stages import (
     call_plain,
     check_model_bounds,
@@ -39,19 +38,19 @@ async def complete(gateway: Gateway, call: Call, endpoint: Endpoint, trace: Trac
     trace.end_user = clean_text(call.headers.get("x-user-id") or request.end_user)
     model = find_granted_model(snapshot, caller, request.model, trace)
     check_model_bounds(model, request)
+    reach = find_reach(snapshot, caller, request, model)
     return await answer_once(
-        gateway, call, request, trace, lambda: answer(gateway, call, request, model, trace)
+        gateway, call, request, trace, lambda: answer(gateway, call, request, reach, trace)
     )
 
 
-async def answer(gateway: Gateway, call: Call, request: Request, model: ServedModel, trace: Trace) -> Reply:
+async def answer(gateway: Gateway, call: Call, request: Request, reach: Reach, trace: Trace) -> Reply:
     """What the model answers: route -> admit -> call and charge, another backend where one fails."""
-    model = prepare(request, model)
-    check_served(gateway, model, trace)
-    estimate = await admit(gateway, call, request, model, trace)
+    check_served(gateway, reach, trace)
+    estimate = await admit(gateway, call, request, reach, trace)
     if trace.stay is not None:
-        model = prepare(request, await find_again(gateway, call, request, trace))
-    attempts = Attempts(gateway, model, trace)
+        reach = await find_again(gateway, call, request, trace)
+    attempts = Attempts(gateway, reach, trace)
     await attempts.begin(estimate)
     if not request.stream:
         return Reply(body=await call_plain(gateway, request, attempts, trace))
@@ -61,10 +60,10 @@ async def answer(gateway: Gateway, call: Call, request: Request, model: ServedMo
     return Reply(headers=dict(_STREAM_HEADERS), first_piece=first_piece, stream=stream, send_within_s=limit_s)
 
 
-async def find_again(gateway: Gateway, call: Call, request: Request, trace: Trace) -> ServedModel:
-    """The model of a call that has waited, by its key and its grants as they are now."""
-    caller = await authenticate_again(gateway, call, trace)
-    return find_granted_model(gateway.configuration.snapshot, caller, request.model, trace)
+async def find_again(gateway: Gateway, call: Call, request: Request, trace: Trace) -> Reach:
+    """What a call that has waited can reach, by its key and its grants as they are now."""
+    caller, snapshot = await authenticate_again(gateway, call, trace), gateway.configuration.snapshot
+    return find_reach(snapshot, caller, request, find_granted_model(snapshot, caller, request.model, trace))
 
 
 async def count_prompt(gateway: Gateway, call: Call, endpoint: Endpoint, trace: Trace) -> Reply:

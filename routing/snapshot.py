@@ -12,7 +12,8 @@ from billing.models import ListPrice, PriceEntry
 from billing.money import Price, nanousd_per_million, price_at
 from routing.addresses import ForbiddenAddress, check_base_url
 from routing.credentials import CredentialError, resolve_credential
-from routing.models import Backend, CatalogueModel, Grant, ModelAlias, Route
+from routing.health.breaker import USUAL, Rule
+from routing.models import Backend, CatalogueModel, Fallback, Grant, ModelAlias, Route
 from teams.models import ConfigurationVersion
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class Target:
     total_timeout_s: float
     prices: tuple[Price, ...]
     longest_trip_s: int = 0
+    breaker_rules: tuple[Rule, ...] = USUAL
     api_version: str = ""
     passes_responses: bool = False
     entra: Entra | None = None
@@ -78,11 +80,16 @@ class ServedModel:
     granted_teams: frozenset[int]
     alias_of: str = ""
     is_draining: bool = False
+    fallbacks: tuple[tuple[str, str], ...] = ()  # cause and name, in their order
 
     @property
     def catalogue_name(self) -> str:
         """The name in the catalogue, also of an alias."""
         return self.alias_of or self.name
+
+    def without_targets(self) -> "ServedModel":
+        """The same, served by nothing of its own."""
+        return replace(self, groups=(), targets=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +130,11 @@ def load_snapshot(known: Books = NO_BOOKS) -> Snapshot:
         for model_id, team_id in Grant.objects.order_by().values_list("model_id", "team_id"):
             granted[model_id].add(team_id)
         routes: dict[int, dict[int, list[Member]]] = defaultdict(lambda: defaultdict(list))
+        fallbacks: dict[int, list[tuple[str, str]]] = defaultdict(list)
+        for model_id, cause, name in Fallback.objects.order_by("position", "pk").values_list(
+            "model_id", "cause", "to__name"
+        ):
+            fallbacks[model_id].append((cause, name))
         draining = _list_models_with_draining_backends()
         for model_id, backend_id, priority, weight in Route.objects.order_by(
             "priority", "backend__name"
@@ -140,6 +152,7 @@ def load_snapshot(known: Books = NO_BOOKS) -> Snapshot:
                 targets=tuple(member.target for group in routes[model.pk].values() for member in group),
                 granted_teams=frozenset(granted[model.pk]),
                 is_draining=model.pk in draining and not routes[model.pk],
+                fallbacks=tuple(fallbacks[model.pk]),
             )
             for model in CatalogueModel.objects.filter(is_active=True)
         }
@@ -158,7 +171,8 @@ def _load_targets() -> tuple[dict[int, Target], list[LeftOut]]:
     prices: dict[int, list[Price]] = defaultdict(list)
     for entry in PriceEntry.objects.order_by("effective_from"):
         prices[entry.backend_id].append(_price(entry))
-    backends = list(Backend.objects.filter(is_active=True, is_draining=False))
+    serving = Backend.objects.filter(is_active=True, is_draining=False)
+    backends = list(serving.prefetch_related("breaker_rules"))
     listed = _load_list_prices(backends)
     targets, left_out = {}, []
     for backend in backends:
@@ -200,11 +214,17 @@ def _target(backend: Backend, prices: tuple[Price, ...], list_prices: tuple[Pric
         total_timeout_s=backend.total_timeout_s,
         prices=prices,
         longest_trip_s=backend.longest_trip_s,
+        breaker_rules=_rules(backend),
         api_version=backend.api_version,
         passes_responses=backend.passes_responses,
         entra=Entra(backend.entra_tenant, backend.entra_client_id) if backend.entra_tenant else None,
         list_prices=list_prices,
     )
+
+
+def _rules(backend: Backend) -> tuple[Rule, ...]:
+    rules = sorted(backend.breaker_rules.all(), key=lambda rule: rule.name)
+    return tuple(rule.to_rule() for rule in rules) or USUAL
 
 
 def _price(entry: PriceEntry | ListPrice) -> Price:

@@ -1,6 +1,6 @@
 """The small stages of the pipeline: each takes and returns plain values, and says how it fails."""
 
-from billing.estimate import Candidate, Estimate, longest_answer
+from billing.estimate import Candidate, Estimate
 from billing.images import image_tokens
 from billing.ledger import clean_text
 from billing.spool import SpoolFull
@@ -13,6 +13,7 @@ from routing.endpoints.bounds import check_max_tokens
 from routing.endpoints.usage import has_text
 from routing.gateway import Gateway
 from routing.providers.base import backend_bad_answer
+from routing.reach import Reach
 from routing.snapshot import ServedModel, Snapshot, Target
 from routing.trace import Trace
 from teams.errors import (
@@ -56,28 +57,28 @@ def check_model_bounds(model: ServedModel, request: Request) -> None:
     check_max_tokens(request.max_tokens_field, request.max_tokens, model.max_output_tokens)
 
 
-def bound_call(gateway: Gateway, request: Request, model: ServedModel, trace: Trace) -> Estimate:
+def bound_call(gateway: Gateway, request: Request, reach: Reach, trace: Trace) -> Estimate:
     """The most a call may use and cost, by the size of its prompt: see billing/estimate.py."""
-    longest = longest_answer(request.max_tokens, model.max_output_tokens) + request.predicted_bytes
+    longest = (request.max_tokens or reach.longest_answer) + request.predicted_bytes
     extent = request.endpoint.extent(request)
     return gateway.estimator.bound(
-        trace.model, extent, longest * request.choices, list_candidates(model, trace)
+        trace.model, extent, longest * request.choices, list_candidates(reach, trace)
     )
 
 
 async def count_call(
-    gateway: Gateway, request: Request, model: ServedModel, trace: Trace, bound: Estimate
+    gateway: Gateway, request: Request, reach: Reach, trace: Trace, bound: Estimate
 ) -> Estimate:
     """`bound` made sharper by counting the prompt: for a call that a budget refuses at its bound."""
     prompt = request.endpoint.prompt(request)
     count = prompt.tokens + await count_tokens(gateway.counter, prompt.texts)
-    candidates = list_candidates(model, trace)
+    candidates = list_candidates(reach, trace)
     return gateway.estimator.counted(trace.model, bound, count, prompt.images, candidates)
 
 
-def list_candidates(model: ServedModel, trace: Trace) -> list[Candidate]:
+def list_candidates(reach: Reach, trace: Trace) -> list[Candidate]:
     """The backends that may come to serve the call, with what they cost."""
-    priced = ((target.upstream_model, target.price_at(trace.admitted_at)) for target in model.targets)
+    priced = ((target.upstream_model, target.price_at(trace.admitted_at)) for target in reach.targets)
     return [Candidate(upstream, price) for upstream, price in priced if price is not None]
 
 

@@ -52,6 +52,7 @@ class Trace:
     stay: Stay | None = None  # in the queue, of a call that had to wait
     estimate: Estimate | None = None  # of the call that was made
     reserve: GrowingReserve | None = None  # of a stream that is held in steps
+    served_model: str | None = None  # another than asked for, which serves in its place
     dropped: tuple[str, ...] = ()  # what of the request the present backend has no place for
     attempts: int = 0
     failed: tuple[FailedAttempt, ...] = ()  # those after which another call was made
@@ -163,6 +164,7 @@ class Trace:
             client_request_id=self.client_request_id,
             model=self.model,
             model_alias=self.model_alias,
+            served_model=self.served_model,
             backend_id=target.backend_id if target else None,
             backend=target.name if target else "",
             price_entry_id=price.entry_id if price and not price.is_list else None,

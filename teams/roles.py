@@ -166,6 +166,8 @@ MODEL_RIGHTS: Mapping[str, ModelRights] = MappingProxyType(
         ),
         "routing.grant": _managed(A.GRANT_VIEW, A.GRANT_MANAGE, _DEPARTMENT, _TEAM),
         "routing.backend": _managed(A.BACKEND_VIEW, A.BACKEND_MANAGE),
+        "routing.breakerrule": _managed(A.BACKEND_VIEW, A.BACKEND_MANAGE),
+        "routing.fallback": _managed(A.ROUTE_VIEW, A.ROUTE_MANAGE),
         "routing.route": _managed(A.ROUTE_VIEW, A.ROUTE_MANAGE),
         "billing.priceentry": _managed(A.PRICE_VIEW, A.PRICE_MANAGE),
         "billing.listprice": ModelRights(A.PRICE_VIEW),

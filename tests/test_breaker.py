@@ -9,13 +9,13 @@ RULE = Rule(failures=3, percent=50, interval_s=10, trip_s=10)
 
 
 def tripped(now: float = 0.0, rule: Rule = RULE) -> Breaker:
-    breaker = Breaker([rule], longest_trip_s=60)
+    breaker = Breaker((rule,), longest_trip_s=60)
     assert [breaker.record(BAD, now) for _ in range(rule.failures)] == [False] * (rule.failures - 1) + [True]
     return breaker
 
 
 def test_it_trips_at_the_count_and_the_share() -> None:
-    breaker = Breaker([RULE])
+    breaker = Breaker((RULE,))
     for _ in range(4):
         breaker.record(GOOD, 1)
     assert [breaker.record(BAD, 2) for _ in range(4)] == [
@@ -28,20 +28,25 @@ def test_it_trips_at_the_count_and_the_share() -> None:
 
 
 def test_old_failures_do_not_count() -> None:
-    breaker = Breaker([RULE])
+    breaker = Breaker((RULE,))
     assert not any(breaker.record(BAD, at) for at in (0, 1, 11, 12, 22))
     assert [breaker.record(BAD, at) for at in (23, 24)] == [False, True]
 
 
 @pytest.mark.parametrize("status", [400, 413, 422, 200, 302])
 def test_what_the_caller_did_wrong_is_no_failure(status: int) -> None:
-    breaker = Breaker([RULE])
+    breaker = Breaker((RULE,))
     assert not any(breaker.record(Outcome(status), 0) for _ in range(100))
 
 
 def test_several_rules_each_trip_for_their_own_time() -> None:
     strict = Rule(failures=1, percent=0, interval_s=60, trip_s=40, statuses=((401, 401),))
-    breaker = Breaker([RULE, strict])
+    breaker = Breaker(
+        (
+            RULE,
+            strict,
+        )
+    )
     assert breaker.record(Outcome(401), 0)
     assert breaker.until == 40
 
@@ -50,7 +55,7 @@ def test_several_rules_each_trip_for_their_own_time() -> None:
 def test_a_backend_that_says_when_it_is_back_is_left_alone_till_then(
     told_s: float, left_alone_s: float
 ) -> None:
-    breaker = Breaker([RULE], longest_trip_s=60)
+    breaker = Breaker((RULE,), longest_trip_s=60)
     assert breaker.record(Outcome(429, told_s), 100)
     assert breaker.until == 100 + left_alone_s
     assert not breaker.is_probe_due(100 + left_alone_s - 0.01)
@@ -102,7 +107,7 @@ def test_what_ends_after_the_trip_changes_nothing() -> None:
 
 
 def test_news_of_another_worker() -> None:
-    breaker = Breaker([RULE])
+    breaker = Breaker((RULE,))
     breaker.hear_open(30, 2, 10)
     assert (breaker.state, breaker.until, breaker.trips) == (State.OPEN, 30, 2)
     breaker.hear_open(20, 1, 11)  # older news

@@ -312,7 +312,15 @@ FAULTS: list[tuple[str, dict[str, Any], int, str, str | None, str, bool]] = [
         "backend_overloaded",
         False,
     ),
-    ("529", {"status": 529}, 502, _SERVER, "backend_error", "backend_error", False),
+    (
+        "529",
+        {"status": 529},
+        503,
+        "service_unavailable_error",
+        "server_is_overloaded",
+        "backend_overloaded",
+        False,
+    ),
     (
         "redirect",
         {"redirect": "http://169.254.169.254/"},

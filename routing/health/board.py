@@ -54,6 +54,7 @@ class Board:
         """The backend's."""
         health = self.hear_of(target.backend_id)
         health.name, health.breaker.longest_trip_s = target.name, target.longest_trip_s
+        health.breaker.take_rules(target.breaker_rules)
         return health
 
     def hear_of(self, backend_id: int) -> Health:

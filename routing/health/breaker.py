@@ -3,6 +3,7 @@
 Times are seconds of one clock that never goes back, passed in.
 """
 
+import re
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ LEAST_TRIP_S = 1.0  # by then every worker has heard of it
 RETURN_S = 5.0  # from the first good answer to all of its share
 _LEAST_SHARE = 0.1
 _THROTTLED = (429, 503)
+_LEAST_STATUS, _MOST_STATUS = 100, 599
 
 
 class State(StrEnum):
@@ -48,6 +50,22 @@ class Rule:
         return any(first <= status <= last for first, last in self.statuses)
 
 
+_RANGE = re.compile(r"\A(\d{1,3})(?:-(\d{1,3}))?\Z")
+
+
+def parse_statuses(text: str) -> tuple[tuple[int, int], ...]:
+    """Ranges of status, inclusive, as operators write them: `0, 429, 500-599`. Raises ValueError with what is wrong."""
+    ranges = []
+    for part in text.split(","):
+        if (match := _RANGE.match(part.strip())) is None:
+            raise ValueError(f"{part.strip()!r} is no status and no range; write 429, 500-599.")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first or last > _MOST_STATUS or (0 < first < _LEAST_STATUS):
+            raise ValueError(f"{part.strip()!r}: use 0, or statuses from 100 to 599 in rising order.")
+        ranges.append((first, last))
+    return tuple(ranges)
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How a call to a backend ended: its HTTP status, 0 for none, and when it says that it will take calls again."""
@@ -78,17 +96,30 @@ class _Window:
         return failures >= self.rule.failures and failures * 100 >= calls * self.rule.percent
 
 
+USUAL: tuple[Rule, ...] = (Rule(),)
+
+
 class Breaker:
     """One backend's, as one worker sees it. `longest_trip_s`: 0 for one that never trips."""
 
-    def __init__(self, rules: Sequence[Rule] = (Rule(),), *, longest_trip_s: float = 300.0) -> None:
+    def __init__(self, rules: tuple[Rule, ...] = USUAL, *, longest_trip_s: float = 300.0) -> None:
         self.state = State.CLOSED
         self.until = 0.0  # OPEN: when it may be asked again; PROBING: when the probe is given up
         self.trips = 0  # in a row
         self._opened_at = 0.0
         self.longest_trip_s = longest_trip_s
+        self._rules = rules
         self._windows = [_Window(rule) for rule in rules]
         self._since = 0.0  # RETURNING
+
+    def take_rules(self, rules: tuple[Rule, ...]) -> None:
+        """Go by these from now on; what a rule that stays has seen is kept."""
+        if rules is self._rules:
+            return
+        if rules != self._rules:
+            kept = {window.rule: window for window in self._windows}
+            self._windows = [kept.get(rule) or _Window(rule) for rule in rules]
+        self._rules = rules
 
     @property
     def is_away(self) -> bool:

@@ -128,7 +128,7 @@ def _as_error(target: Target, refusal: Refusal) -> GatewayError:
                 "backend_rejected",
                 scrub(refusal.message, target) or "The backend finds this request invalid.",
                 param=_word(refusal.param),
-                code=_word(refusal.code),
+                code="context_length_exceeded" if _is_too_long(refusal) else _word(refusal.code),
             )
         case 429:
             message = "The backend is throttling; try again shortly."
@@ -142,6 +142,16 @@ def _as_error(target: Target, refusal: Refusal) -> GatewayError:
             message = "The backend does not accept the gateway's configuration; operators can see why."
             return _failure(502, "backend_misconfigured", message)
     return _failure(502, "backend_error", f"The backend failed (HTTP {refusal.status}).")
+
+
+# How the providers say it where they have no code for it: vLLM and others, Anthropic.
+_TOO_LONG = re.compile(
+    r"maximum context length|prompt is too long|exceeds? (the )?context (window|limit)", re.IGNORECASE
+)
+
+
+def _is_too_long(refusal: Refusal) -> bool:
+    return bool(_TOO_LONG.search((refusal.message or "")[:2000]))
 
 
 _WORD = re.compile(r"\A[\w.\[\]-]{1,80}\Z", re.ASCII)

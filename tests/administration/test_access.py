@@ -42,7 +42,11 @@ def test_every_registered_page_is_audited_or_read_only_and_has_rights_and_a_sect
     assert [model for model, site in admin.site._registry.items() if not isinstance(site, bases)] == []
     assert {*OURS, *READ_ONLY, User} == set(PAGES)
     labels = sorted(model._meta.label_lower for model in PAGES)
-    only_inline = {"routing.modelalias"}  # on its model's page
+    only_inline = {  # on the pages of models and backends
+        "routing.modelalias",
+        "routing.fallback",
+        "routing.breakerrule",
+    }
     assert set(MODEL_RIGHTS) == {*labels, *only_inline}
     assert sorted(label for section in SECTIONS for label in section.models) == labels
 

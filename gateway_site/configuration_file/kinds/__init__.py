@@ -5,7 +5,9 @@ A new kind is a file here and a line below; the reader, the differ, the export a
 
 from gateway_site.configuration_file.kinds.backends import Backends
 from gateway_site.configuration_file.kinds.base import Kind
+from gateway_site.configuration_file.kinds.breaker_rules import BreakerRules
 from gateway_site.configuration_file.kinds.budgets import Budgets
+from gateway_site.configuration_file.kinds.fallbacks import Fallbacks
 from gateway_site.configuration_file.kinds.keys import Keys
 from gateway_site.configuration_file.kinds.limits import Limits
 from gateway_site.configuration_file.kinds.models import Models
@@ -23,6 +25,8 @@ KINDS: tuple[Kind, ...] = (
     Backends(),
     Models(),
     Routes(),
+    BreakerRules(),
+    Fallbacks(),
     Prices(),
     Keys(),
     Limits(),
