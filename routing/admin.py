@@ -14,7 +14,16 @@ from billing.models import PriceEntry
 from routing.credentials import CredentialError, decrypt_credential, encrypt_credential
 from routing.draining import drain_backend, undrain_backend
 from routing.health.seen import read_left_alone_until
-from routing.models import Backend, BreakerRule, CatalogueModel, Fallback, Grant, ModelAlias, Route
+from routing.models import (
+    Backend,
+    BreakerRule,
+    CatalogueModel,
+    ContentRoute,
+    Fallback,
+    Grant,
+    ModelAlias,
+    Route,
+)
 from routing.queries import list_models_served_only_by
 from teams.admin.confirmed import ConfirmingAdmin, Step
 from teams.roles import Action
@@ -44,6 +53,15 @@ class FallbackInline(TabularInline):
     autocomplete_fields = ["to"]
 
 
+class ContentRouteInline(TabularInline):
+    """Which models it passes requests on to, by what they are about."""
+
+    model = ContentRoute
+    fk_name = "model"
+    extra = 0
+    autocomplete_fields = ["to"]
+
+
 class AliasInline(TabularInline):
     """Other names of the model."""
 
@@ -58,7 +76,7 @@ class CatalogueModelAdmin(AuditedAdmin):
     list_display = ["name", "description", "max_output_tokens", "strategy", "is_active"]
     list_filter = ["is_active", "strategy"]
     search_fields = ["name", "description"]
-    inlines = [AliasInline, RouteInline, FallbackInline]
+    inlines = [AliasInline, RouteInline, FallbackInline, ContentRouteInline]
 
 
 @admin.register(Grant)
@@ -268,5 +286,6 @@ class BackendAdmin(ConfirmingAdmin):
                     ]
                 },
             ),
+            ("Who may reach it, and who prefers it", {"fields": ["tags", "region", "quality"]}),
             ("When it fails", {"fields": ["longest_trip_s"]}),
         ]

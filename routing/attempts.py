@@ -189,8 +189,19 @@ class Attempts:
                 elif board.is_probe_due(target) and await board.begin_probe(target):
                     return target, True
             if ready:
+                ready = self._prefer(ready)
                 return self._gateway.chooser.choose(self._model, ready, trace.admitted_at).target, False
         return None
+
+    def _prefer(self, ready: list[Member]) -> list[Member]:
+        """Those that are good enough, where there are any; of them those in the first of the team's regions."""
+        model, caller = self._model, self._trace.caller
+        if model.quality_floor:
+            ready = [member for member in ready if member.target.quality >= model.quality_floor] or ready
+        for region in caller.owner.regions if caller is not None else ():
+            if near := [member for member in ready if member.target.region == region]:
+                return near
+        return ready
 
     async def _fail_over(self, error: GatewayError, target: Target) -> bool:
         """Hold and note what the next call may come to beside the failed one, and move on to it."""

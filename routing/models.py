@@ -1,5 +1,6 @@
 """The catalogue of models, who may use them, and the backends and routes that serve them."""
 
+from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
@@ -9,13 +10,14 @@ from billing.queries import is_listed
 from billing.rule_models import Budget, Limit
 from routing.addresses import ForbiddenAddress, check_base_url
 from routing.credentials import CredentialError, check_reference
-from routing.resilience_models import BreakerRule, Fallback, FallbackCause
-from teams.key_rules import validate_model_name
+from routing.resilience_models import BreakerRule, ContentRoute, Fallback, FallbackCause, Suit
+from teams.key_rules import validate_model_name, validate_tags
 
 __all__ = [
     "Backend",
     "BreakerRule",
     "CatalogueModel",
+    "ContentRoute",
     "Fallback",
     "FallbackCause",
     "Grant",
@@ -23,9 +25,11 @@ __all__ = [
     "Provider",
     "Route",
     "Strategy",
+    "Suit",
 ]
 
 MOST_WEIGHT = 1000
+MOST_QUALITY = 100
 MOST_TRIP_S = 24 * 3600
 
 
@@ -56,6 +60,12 @@ class CatalogueModel(models.Model):
         default=Strategy.WEIGHTED,
         db_default=Strategy.WEIGHTED,
         help_text="Which of several backends of the same priority a call goes to.",
+    )
+    quality_floor = models.PositiveSmallIntegerField(
+        default=0,
+        db_default=0,
+        validators=[MaxValueValidator(MOST_QUALITY)],
+        help_text="Backends of a lower quality are only called where none of at least this can be.",
     )
     is_active = models.BooleanField(default=True, help_text="An inactive model is unknown to every caller.")
     created_at = models.DateTimeField(auto_now_add=True)
@@ -226,6 +236,28 @@ class Backend(models.Model):
         db_default="",
         help_text="Its name in the list prices. Empty: as the upstream model.",
     )
+    tags = ArrayField(
+        models.CharField(max_length=32),
+        default=list,
+        db_default=[],
+        blank=True,
+        validators=[validate_tags],
+        help_text="What it complies with, such as eu or hipaa. Callers that require tags only reach backends that have "
+        "all of them.",
+    )
+    region = models.CharField(
+        max_length=32,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Where it is, for teams that prefer regions.",
+    )
+    quality = models.PositiveSmallIntegerField(
+        default=0,
+        db_default=0,
+        validators=[MaxValueValidator(MOST_QUALITY)],
+        help_text="How good its answers are, 0 to 100: models may have a floor.",
+    )
     is_active = models.BooleanField(default=True)
     is_draining = models.BooleanField(
         default=False,
@@ -258,6 +290,7 @@ class Backend(models.Model):
                 ),
                 name="backend_timeouts_positive",
             ),
+            models.CheckConstraint(condition=Q(quality__lte=MOST_QUALITY), name="backend_quality_bounded"),
             models.CheckConstraint(
                 condition=Q(entra_tenant="", entra_client_id="")
                 | (~Q(entra_tenant="") & ~Q(entra_client_id="") & Q(provider=Provider.AZURE)),

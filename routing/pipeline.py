@@ -10,7 +10,8 @@ from routing.endpoints.base import Endpoint, Request, encode
 from routing.endpoints.models import render_model, render_models
 from routing.gateway import Gateway
 from routing.idempotency import answer_once
-from routing.reach import Reach, find_reach
+from routing.reach import Reach, find_reach, suit_model
+from routing.snapshot import Snapshot
 from routing.stages import (
     call_plain,
     check_model_bounds,
@@ -19,6 +20,7 @@ from routing.stages import (
 )
 from routing.streaming import relay_stream
 from routing.trace import Trace
+from teams.key_holder import KeyHolder
 
 _SLACK_S = 5  # so that the backend's own time limit comes first, with its error event
 _STREAM_HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
@@ -36,9 +38,7 @@ async def complete(gateway: Gateway, call: Call, endpoint: Endpoint, trace: Trac
     request = endpoint.read(call.body, gateway.options.bounds, call.path_model)
     trace.streamed = request.stream
     trace.end_user = clean_text(call.headers.get("x-user-id") or request.end_user)
-    model = find_granted_model(snapshot, caller, request.model, trace)
-    check_model_bounds(model, request)
-    reach = find_reach(snapshot, caller, request, model)
+    reach = reach_of(snapshot, caller, request, trace)
     return await answer_once(
         gateway, call, request, trace, lambda: answer(gateway, call, request, reach, trace)
     )
@@ -63,7 +63,16 @@ async def answer(gateway: Gateway, call: Call, request: Request, reach: Reach, t
 async def find_again(gateway: Gateway, call: Call, request: Request, trace: Trace) -> Reach:
     """What a call that has waited can reach, by its key and its grants as they are now."""
     caller, snapshot = await authenticate_again(gateway, call, trace), gateway.configuration.snapshot
-    return find_reach(snapshot, caller, request, find_granted_model(snapshot, caller, request.model, trace))
+    return reach_of(snapshot, caller, request, trace)
+
+
+def reach_of(snapshot: Snapshot, caller: KeyHolder, request: Request, trace: Trace) -> Reach:
+    """The granted model that is asked for, and all that may serve this very request."""
+    model = find_granted_model(snapshot, caller, request.model, trace)
+    if (suited := suit_model(snapshot, caller, request, model)) is not model:
+        trace.model, trace.model_alias = suited.name, clean_text(request.model, 128)
+    check_model_bounds(suited, request)
+    return find_reach(snapshot, caller, request, suited, caller.required_tags(trace.application_id))
 
 
 async def count_prompt(gateway: Gateway, call: Call, endpoint: Endpoint, trace: Trace) -> Reply:

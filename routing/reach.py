@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from billing.estimate import longest_answer
+from routing.content import order_of, read_content
 from routing.dialects.table import prepare
 from routing.endpoints.base import Request
 from routing.endpoints.bounds import check_max_tokens
 from routing.snapshot import ServedModel, Snapshot, Target
-from teams.errors import GatewayError
+from teams.errors import GatewayError, model_not_granted, tags_missing
 from teams.key_holder import KeyHolder
 
 
@@ -38,30 +39,64 @@ class Reach:
         return max([longest_answer(None, model.max_output_tokens) for model in self.models])
 
 
-def find_reach(snapshot: Snapshot, caller: KeyHolder, request: Request, model: ServedModel) -> Reach:
-    """What can serve `request`, made ready for it. A fallback that the caller may not use, or that cannot take the
-    request, is passed over. Raises GatewayError when no backend of `model` itself can take it, nor a fallback."""
+def suit_model(snapshot: Snapshot, caller: KeyHolder, request: Request, model: ServedModel) -> ServedModel:
+    """The model that `model` passes the request on to, by what it is about; itself when it serves by itself.
+
+    Of those the caller may use: the one that suits, else the nearest. Raises GatewayError when it may use none.
+    """
+    if not model.content_routes:
+        return model
+    for suit in order_of(read_content(request).suit):
+        other = snapshot.models.get(model.content_routes.get(suit, ""))
+        if other is not None and _may_use(caller, other):
+            return other
+    raise model_not_granted(model.name)
+
+
+def find_reach(
+    snapshot: Snapshot, caller: KeyHolder, request: Request, model: ServedModel, tags: frozenset[str]
+) -> Reach:
+    """What can serve `request`, made ready for it: backends that have all of `tags`, and take its form.
+
+    A fallback that the caller may not use, or that cannot take the request, is passed over. Raises GatewayError when
+    no backend of `model` itself can take it, nor a fallback.
+    """
     if not model.fallbacks:
-        return Reach(prepare(request, model))
+        return Reach(_fit(request, model, tags))
     try:
-        asked, refusal = prepare(request, model), None
+        asked, refusal = _fit(request, model, tags), None
     except GatewayError as error:
-        asked, refusal = model.without_targets(), error
+        asked, refusal = model.only(()), error
     chains: dict[str, list[ServedModel]] = {}
     for cause, name in model.fallbacks:
-        if (other := _prepared(snapshot, caller, request, name)) is not None:
+        if (other := _prepared(snapshot, caller, request, name, tags)) is not None:
             chains.setdefault(cause, []).append(other)
     if refusal is not None and not chains:
         raise refusal
     return Reach(asked, chains)
 
 
-def _prepared(snapshot: Snapshot, caller: KeyHolder, request: Request, name: str) -> ServedModel | None:
+def _may_use(caller: KeyHolder, model: ServedModel) -> bool:
+    return caller.team_id in model.granted_teams and caller.may_use(model.catalogue_name)
+
+
+def _fit(request: Request, model: ServedModel, tags: frozenset[str]) -> ServedModel:
+    """The model by those of its backends that may and can take the request. Raises GatewayError when none is left."""
+    if tags and model.targets:
+        model = model.only([target for target in model.targets if tags <= target.tags])
+        if not model.targets:
+            raise tags_missing(model.name, sorted(tags))
+    return prepare(request, model)
+
+
+def _prepared(
+    snapshot: Snapshot, caller: KeyHolder, request: Request, name: str, tags: frozenset[str]
+) -> ServedModel | None:
     other = snapshot.models.get(name)
-    if other is None or caller.team_id not in other.granted_teams or not caller.may_use(name):
+    if other is None or not _may_use(caller, other):
         return None
     try:
         check_max_tokens(request.max_tokens_field, request.max_tokens, other.max_output_tokens)
-        return prepare(request, other)
+        return _fit(request, other, tags)
     except GatewayError:
         return None

@@ -115,3 +115,43 @@ class Fallback(models.Model):
 
     def __str__(self) -> str:
         return f"{self.to} for {self.model} ({self.cause})"
+
+
+class Suit(models.TextChoices):
+    """What kind of request a model suits."""
+
+    SIMPLE = "simple", "Simple ones"
+    MEDIUM = "medium", "Those between"
+    COMPLEX = "complex", "Complex ones"
+    CODE = "code", "Those about code"
+
+
+class ContentRoute(models.Model):
+    """Makes a model pass each request on to another one that suits it. A model that has any is served by those, not by
+    backends of its own."""
+
+    model = models.ForeignKey(
+        "routing.CatalogueModel", on_delete=models.CASCADE, related_name="content_routes"
+    )
+    suit = models.CharField(max_length=16, choices=Suit)
+    to = models.ForeignKey(
+        "routing.CatalogueModel",
+        on_delete=models.CASCADE,
+        related_name="chosen_by",
+        help_text="Who calls must be granted this model as well, else another one is taken.",
+    )
+
+    class Meta:
+        ordering = ["model__name", "suit"]
+        constraints = [
+            models.UniqueConstraint(fields=["model", "suit"], name="contentroute_once"),
+            models.CheckConstraint(
+                condition=~Q(model=F("to")),
+                name="contentroute_to_another",
+                violation_error_message="A model does not pass requests on to itself.",
+            ),
+            models.CheckConstraint(condition=Q(suit__in=Suit.values), name="contentroute_suit_known"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.to} for {self.get_suit_display().lower()} of {self.model}"

@@ -2,6 +2,7 @@
 
 import logging
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -13,7 +14,7 @@ from billing.money import Price, nanousd_per_million, price_at
 from routing.addresses import ForbiddenAddress, check_base_url
 from routing.credentials import CredentialError, resolve_credential
 from routing.health.breaker import USUAL, Rule
-from routing.models import Backend, CatalogueModel, Fallback, Grant, ModelAlias, Route
+from routing.models import Backend, CatalogueModel, ContentRoute, Fallback, Grant, ModelAlias, Route
 from teams.models import ConfigurationVersion
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,9 @@ class Target:
     prices: tuple[Price, ...]
     longest_trip_s: int = 0
     breaker_rules: tuple[Rule, ...] = USUAL
+    tags: frozenset[str] = frozenset()
+    region: str = ""
+    quality: int = 0
     api_version: str = ""
     passes_responses: bool = False
     entra: Entra | None = None
@@ -80,6 +84,8 @@ class ServedModel:
     granted_teams: frozenset[int]
     alias_of: str = ""
     is_draining: bool = False
+    quality_floor: int = 0
+    content_routes: dict[str, str] = field(default_factory=dict)  # names of models, by what they suit
     fallbacks: tuple[tuple[str, str], ...] = ()  # cause and name, in their order
 
     @property
@@ -87,9 +93,12 @@ class ServedModel:
         """The name in the catalogue, also of an alias."""
         return self.alias_of or self.name
 
-    def without_targets(self) -> "ServedModel":
-        """The same, served by nothing of its own."""
-        return replace(self, groups=(), targets=())
+    def only(self, targets: Collection[Target]) -> "ServedModel":
+        """The same, served by these of its backends."""
+        kept = {target.backend_id for target in targets}
+        groups = (tuple(m for m in group if m.target.backend_id in kept) for group in self.groups)
+        left = tuple(target for target in self.targets if target.backend_id in kept)
+        return replace(self, groups=tuple(group for group in groups if group), targets=left)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +144,11 @@ def load_snapshot(known: Books = NO_BOOKS) -> Snapshot:
             "model_id", "cause", "to__name"
         ):
             fallbacks[model_id].append((cause, name))
+        content_routes: dict[int, dict[str, str]] = defaultdict(dict)
+        for model_id, suit, name in ContentRoute.objects.order_by().values_list(
+            "model_id", "suit", "to__name"
+        ):
+            content_routes[model_id][suit] = name
         draining = _list_models_with_draining_backends()
         for model_id, backend_id, priority, weight in Route.objects.order_by(
             "priority", "backend__name"
@@ -148,6 +162,8 @@ def load_snapshot(known: Books = NO_BOOKS) -> Snapshot:
                 created_at=model.created_at,
                 max_output_tokens=model.max_output_tokens,
                 strategy=model.strategy,
+                quality_floor=model.quality_floor,
+                content_routes=content_routes[model.pk],
                 groups=tuple(tuple(group) for group in routes[model.pk].values()),
                 targets=tuple(member.target for group in routes[model.pk].values() for member in group),
                 granted_teams=frozenset(granted[model.pk]),
@@ -215,6 +231,9 @@ def _target(backend: Backend, prices: tuple[Price, ...], list_prices: tuple[Pric
         prices=prices,
         longest_trip_s=backend.longest_trip_s,
         breaker_rules=_rules(backend),
+        tags=frozenset(backend.tags),
+        region=backend.region,
+        quality=backend.quality,
         api_version=backend.api_version,
         passes_responses=backend.passes_responses,
         entra=Entra(backend.entra_tenant, backend.entra_client_id) if backend.entra_tenant else None,

@@ -181,6 +181,14 @@ def endpoint_unsupported(model: str, operation: str) -> GatewayError:
     return GatewayError(400, "endpoint_unsupported", message, code="unsupported_endpoint", param="model")
 
 
+def tags_missing(name: str, tags: list[str]) -> GatewayError:
+    """Calls of this team, application or key may only go to backends that have all of these tags."""
+    message = (
+        f"Your calls require {', '.join(tags)}, and nothing that serves the model {name!r} has all of it."
+    )
+    return GatewayError(403, "tags_missing", message, code="compliance_required", param="model")
+
+
 def address_refused(param: str) -> GatewayError:
     """The caller names an address or a key of a backend: those are the gateway's to choose."""
     return GatewayError(

@@ -1,11 +1,13 @@
 """Who holds a key, and what the key may be used for, as plain values that a worker keeps in memory."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from teams.key_rules import Address, Network, parse_network
 from teams.models import ApiKey, Application, CountersAway, Priority, Reserve, Team
+
+NO_TAGS: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True, weakref_slot=True, eq=False)
@@ -26,6 +28,9 @@ class KeyOwner:
     reserves_typical: bool = False  # of a stream what such calls need, in steps, instead of the most
     max_queue_s: int = 0
     priority: str = Priority.NORMAL.value
+    required_tags: frozenset[str] = NO_TAGS
+    application_tags: Mapping[int, frozenset[str]] = field(default_factory=dict)  # of those that have any
+    regions: tuple[str, ...] = ()
     is_current: bool = True
 
 
@@ -36,6 +41,7 @@ class KeyRules:
     scopes: frozenset[str]
     models: frozenset[str]
     networks: tuple[Network, ...]
+    required_tags: frozenset[str] = NO_TAGS
 
     def allow_address(self, address: Address | None) -> bool:
         """Whether the key may be used from `address`; from an unknown one only without ranges."""
@@ -76,6 +82,11 @@ class KeyHolder:
             return False
         return self.expires_at is None or moment < self.expires_at
 
+    def required_tags(self, application_id: int | None) -> frozenset[str]:
+        """What every backend must have that is called with this key for this application of its team."""
+        own = NO_TAGS if self.rules is None else self.rules.required_tags
+        return self.owner.required_tags | own | self.owner.application_tags.get(application_id or 0, NO_TAGS)
+
     def may_use(self, model: str) -> bool:
         """Whether the key's own rules allow the model; the team's grants are another matter."""
         return self.rules is None or self.rules.allow_model(model)
@@ -103,26 +114,32 @@ def find_key_holder(digests: list[bytes], owners: Mapping[int, KeyOwner] = NO_OW
 
 def _read_owner(team_id: int) -> KeyOwner:
     team = Team.objects.select_related("department").get(pk=team_id)
-    applications = Application.objects.filter(team_id=team_id).order_by().values_list("slug", "id")
+    applications = list(
+        Application.objects.filter(team_id=team_id).order_by().values_list("slug", "id", "required_tags")
+    )
     return KeyOwner(
         team_id=team_id,
         team=team.slug,
         is_active=team.is_active,
         department_id=team.department_id,
         department=team.department.slug,
-        applications=dict(applications),
+        applications={slug: number for slug, number, _ in applications},
         may_go_uncounted=team.counters_away == CountersAway.ALLOW,
         reserves_typical=team.reserve == Reserve.TYPICAL,
         max_queue_s=team.max_queue_s,
         priority=team.priority,
+        required_tags=frozenset(team.required_tags),
+        application_tags={number: frozenset(tags) for _, number, tags in applications if tags},
+        regions=tuple(team.regions),
     )
 
 
 def _read_rules(key: ApiKey) -> KeyRules | None:
-    if not (key.scopes or key.allowed_models or key.ip_ranges):
+    if not (key.scopes or key.allowed_models or key.ip_ranges or key.required_tags):
         return None
     return KeyRules(
         scopes=frozenset(key.scopes),
         models=frozenset(key.allowed_models),
         networks=tuple(parse_network(text) for text in key.ip_ranges),
+        required_tags=frozenset(key.required_tags),
     )

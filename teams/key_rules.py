@@ -112,3 +112,25 @@ def _as_ipv4(network: Network) -> Network:
 def _check_number(rules: "list[str] | set[Network]") -> None:
     if len(rules) > MOST_RULES:
         raise ValidationError(f"At most {MOST_RULES} are possible, not {len(rules)}.")
+
+
+MOST_TAGS = 20
+_TAG = re.compile(r"\A[a-z0-9][a-z0-9-]{0,31}\Z")
+
+
+def normalise_tags(values: Iterable[str]) -> list[str]:
+    """Names of what a backend may have and a caller may need, such as `eu` or `hipaa`."""
+    tags = sorted({value.strip() for value in values})
+    wrong = [
+        f"{tag!r} is no tag: use a-z, 0-9 and hyphens, at most 32." for tag in tags if not _TAG.match(tag)
+    ]
+    if wrong:
+        raise ValidationError(wrong)
+    if len(tags) > MOST_TAGS:
+        raise ValidationError(f"There may be at most {MOST_TAGS}.")
+    return tags
+
+
+def validate_tags(values: Iterable[str]) -> None:
+    """Raises ValidationError for what is no list of tags."""
+    normalise_tags(values)

@@ -16,6 +16,8 @@ from teams.key_rules import (
     normalise_ip_ranges,
     normalise_model_names,
     normalise_scopes,
+    normalise_tags,
+    validate_tags,
 )
 
 validate_slug_name = RegexValidator(
@@ -79,6 +81,13 @@ class Priority(models.TextChoices):
 MOST_QUEUE_S = 300
 
 
+def _tags(meaning: str) -> "ArrayField[list[str], list[str]]":
+    base = models.CharField(max_length=32)
+    return ArrayField(
+        base, default=list, db_default=[], blank=True, help_text=meaning, validators=[validate_tags]
+    )
+
+
 class Team(models.Model):
     """The unit that is granted models and owns keys and applications."""
 
@@ -122,6 +131,10 @@ class Team(models.Model):
             "as much as one of normal priority, and that one four times as much as one of low priority."
         ),
     )
+    required_tags = _tags("Its calls only go to backends that have all of these, also by fallback.")
+    regions = _tags(
+        "Of the backends of a group those in the first of these regions are preferred, in this order."
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -151,6 +164,7 @@ class Application(models.Model):
     team = models.ForeignKey(Team, on_delete=models.PROTECT, related_name="applications")
     slug = models.CharField(max_length=63, validators=[validate_slug_name])
     name = models.CharField(max_length=200)
+    required_tags = _tags("Its calls only go to backends that have all of these, besides those of its team.")
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -247,6 +261,7 @@ class ApiKey(models.Model):
     scopes = _rules(16, "Endpoints it may call. Empty: all.")
     allowed_models = _rules(128, "Models it may use. Empty: all that the team is granted.")
     ip_ranges = _rules(43, "Where it may be used from, as CIDR. Empty: anywhere.")
+    required_tags = _tags("Its calls only go to backends that have all of these, besides those of its team.")
     created_by = models.CharField(max_length=200, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField(null=True, blank=True, help_text="Empty: never.")
@@ -313,6 +328,7 @@ class ApiKey(models.Model):
             ("scopes", normalise_scopes),
             ("allowed_models", normalise_model_names),
             ("ip_ranges", normalise_ip_ranges),
+            ("required_tags", normalise_tags),
         ):
             try:
                 setattr(self, field, normalise(getattr(self, field)))

@@ -168,6 +168,7 @@ MODEL_RIGHTS: Mapping[str, ModelRights] = MappingProxyType(
         "routing.backend": _managed(A.BACKEND_VIEW, A.BACKEND_MANAGE),
         "routing.breakerrule": _managed(A.BACKEND_VIEW, A.BACKEND_MANAGE),
         "routing.fallback": _managed(A.ROUTE_VIEW, A.ROUTE_MANAGE),
+        "routing.contentroute": _managed(A.ROUTE_VIEW, A.ROUTE_MANAGE),
         "routing.route": _managed(A.ROUTE_VIEW, A.ROUTE_MANAGE),
         "billing.priceentry": _managed(A.PRICE_VIEW, A.PRICE_MANAGE),
         "billing.listprice": ModelRights(A.PRICE_VIEW),

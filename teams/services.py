@@ -19,7 +19,7 @@ from teams.models import ApiKey, Application, KeyState, Team
 
 DEFAULT_KEY_LIFE = timedelta(days=90)
 LONGEST_OVERLAP = timedelta(days=7)
-CHANGEABLE = ("name", "application", "expires_at", "scopes", "allowed_models", "ip_ranges")
+CHANGEABLE = ("name", "application", "expires_at", "scopes", "allowed_models", "ip_ranges", "required_tags")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,7 @@ def create_key(
     scopes: Iterable[str] = (),
     allowed_models: Iterable[str] = (),
     ip_ranges: Iterable[str] = (),
+    required_tags: Iterable[str] = (),
 ) -> CreatedKey:
     """Make a key for `team`; it expires after 90 days unless told otherwise.
 
@@ -59,6 +60,7 @@ def create_key(
         scopes=list(scopes),
         allowed_models=list(allowed_models),
         ip_ranges=list(ip_ranges),
+        required_tags=list(required_tags),
         created_by=actor,
         expires_at=None if never_expires else expires_at or timezone.now() + DEFAULT_KEY_LIFE,
     )
@@ -79,6 +81,7 @@ def adopt_key(
     scopes: Iterable[str] = (),
     allowed_models: Iterable[str] = (),
     ip_ranges: Iterable[str] = (),
+    required_tags: Iterable[str] = (),
 ) -> ApiKey:
     """Make a key whose secret is not known here, by the digest under a pepper of this installation.
 
@@ -97,6 +100,7 @@ def adopt_key(
         scopes=list(scopes),
         allowed_models=list(allowed_models),
         ip_ranges=list(ip_ranges),
+        required_tags=list(required_tags),
         created_by=actor,
         expires_at=None if never_expires else expires_at or timezone.now() + DEFAULT_KEY_LIFE,
     )

@@ -174,3 +174,15 @@ def test_what_a_failed_call_may_have_cost_is_held_before_another_is_made(
     record = wait_for_record(answer.headers["x-request-id"])
     assert record.attempts == 1 + served
     assert first.cost_nanousd + record.cost_nanousd <= amount
+
+
+def test_a_redirect_is_never_followed(product: Product, simulator: Simulator, backend_port: int) -> None:
+    """Not even to an address that may be called: it gets neither the prompt nor the credential."""
+    with recorded_backend(backend_port) as elsewhere:
+        elsewhere.answer_json(b"{}")
+        caller = make_caller(simulator.base_url, product, longest_trip_s=0)
+        for stream in (False, True):
+            fault = {"redirect": f"{elsewhere.base_url}/chat/completions"}
+            answer = CHAT.ask(product, caller, stream=stream, simulator=fault)
+            assert (answer.status_code, answer.headers["x-gateway-reason"]) == (502, "backend_error")
+        assert elsewhere.bodies == []

@@ -19,7 +19,7 @@ Document = dict[str, list[Entry]]
 PREFIX = unique("cv")
 SECRETS = [generate_key() for _ in range(2)]
 COMING = "2040-01-01"
-FEW = settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
+FEW = settings(max_examples=2, deadline=None, suppress_health_check=list(HealthCheck))
 MANY = settings(FEW, max_examples=60)
 
 

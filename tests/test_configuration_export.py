@@ -37,7 +37,7 @@ def document() -> dict[str, list[dict[str, Any]]]:
         "teams": [
             {"slug": "t", "department": "d", "name": "yes"},
             {"slug": "u", "department": "d", "name": "null", "is_active": False, "reserve": "typical"},
-            {"slug": "v", "department": "d", "name": "V", "counters_away": "allow"},
+            {"slug": "v", "department": "d", "name": "V", "counters_away": "allow", "required_tags": ["eu"]},
         ],
         "applications": [{"team": "t", "slug": "a", "name": "1.0"}],
         "people": [
@@ -61,14 +61,27 @@ def document() -> dict[str, list[dict[str, Any]]]:
                 "first_byte_timeout_s": 2,
                 "idle_timeout_s": 3,
                 "total_timeout_s": 4,
+                "provider": "azure",
+                "api_version": "2024-10-21",
+                "entra_tenant": "contoso.example",
+                "entra_client_id": "x",
+                "tags": ["eu", "hipaa"],
+                "region": "north",
+                "quality": 7,
                 "is_active": False,
             },
         ],
         "models": [
             {"name": "m", "description": "- not a list", "aliases": ["m-1", "m-2"], "granted_teams": ["t", "u"]},
-            {"name": "n", "is_active": False},
+            {"name": "n", "is_active": False, "quality_floor": 3},
         ],
         "routes": [{"model": "m", "backend": "b"}, {"model": "m", "backend": "c", "priority": 2}],
+        "breaker_rules": [
+            {"backend": "b", "name": "throttled", "failures": 1, "percent": 0, "statuses": "429"},
+            {"backend": "b", "name": "usual"},
+        ],
+        "fallbacks": [{"model": "m", "cause": "context", "to": "n", "position": 2}],
+        "content_routes": [{"model": "n", "suit": "code", "to": "m"}],
         "prices": [
             {
                 "backend": "b",
@@ -90,6 +103,7 @@ def document() -> dict[str, list[dict[str, Any]]]:
                 "scopes": ["embeddings"],
                 "allowed_models": ["m", "not-yet"],
                 "ip_ranges": ["10.0.0.0/8", "2001:db8::/32"],
+                "required_tags": ["hipaa"],
                 "is_paused": True,
             },
             {"team": "u", "name": "only one", "secret": generate_key(), "expires_at": "never"},

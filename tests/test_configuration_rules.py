@@ -85,6 +85,7 @@ def test_a_dry_run_tells_and_changes_nothing() -> None:
     assert of_team(Budget, team) == []
 
 
+@pytest.mark.slow  # it applies many files
 def test_rules_of_every_level_are_told_apart() -> None:
     team, model = make_team(), make_model()
     Application.objects.create(team=team, slug="app", name="An application")

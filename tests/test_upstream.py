@@ -400,3 +400,57 @@ async def test_a_name_is_resolved_once_for_all_who_wait(monkeypatch: pytest.Monk
         for connection in connections:
             connection.close()
     assert asked == 1
+
+
+@pytest.mark.parametrize(
+    "private",
+    [
+        "127.0.0.1",
+        "10.1.2.3",
+        "169.254.169.254",
+        "::1",
+        "::ffff:127.0.0.1",
+        "64:ff9b::a9fe:a9fe",
+        "fe80::1%lo",
+    ],
+)
+@pytest.mark.parametrize("beside", [(), ("192.0.2.55", "8.8.8.8")], ids=["alone", "beside public ones"])
+async def test_a_name_that_turns_private_is_not_called(
+    private: str, beside: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resolver that gives a public address when the backend is saved and another at the call, as rebinding does."""
+    loop, connected = asyncio.get_running_loop(), []
+
+    async def rebind(host: str, port: int, **_: Any) -> Any:
+        addresses = (*beside, private)
+        return [(0, 0, 0, "", (address, port)) for address in addresses]
+
+    async def connect(*args: Any, **_: Any) -> Any:
+        connected.append(args)
+        raise AssertionError("it must not be called")
+
+    monkeypatch.setattr(loop, "getaddrinfo", rebind)
+    monkeypatch.setattr(loop, "create_connection", connect)
+    with pytest.raises(Unreachable, match="ForbiddenAddress"):
+        await Pool(Dialer(set())).acquire(Origin("https", "rebinding.example", 443), 5)
+    assert connected == []
+
+
+async def test_the_address_that_was_checked_is_the_one_that_is_called(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The name is not resolved a second time, where another answer could come between."""
+    loop, answers, called = asyncio.get_running_loop(), iter(["8.8.8.8", "127.0.0.1"]), []
+
+    async def rebind(host: str, port: int, **_: Any) -> Any:
+        return [(0, 0, 0, "", (next(answers), port))]
+
+    async def connect(_: Any, host: str, port: int, **__: Any) -> Any:
+        called.append((host, port))
+        raise OSError
+
+    monkeypatch.setattr(loop, "getaddrinfo", rebind)
+    monkeypatch.setattr(loop, "create_connection", connect)
+    with pytest.raises(Unreachable):
+        await Pool(Dialer(set())).acquire(Origin("https", "rebinding.example", 443), 5)
+    assert called == [("8.8.8.8", 443)]

@@ -1,7 +1,6 @@
 """Which exchange a request and a backend have: the one place that knows every pair of forms."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from billing.estimate import longest_answer
 from routing.dialects.base import Exchange
@@ -20,7 +19,7 @@ from routing.dialects.writers import ChatWriter, Writer
 from routing.endpoints.base import Request
 from routing.providers.anthropic import NO_SAMPLING_VERSION
 from routing.providers.apis import API
-from routing.snapshot import Member, ServedModel, Target
+from routing.snapshot import ServedModel, Target
 from routing.trace import Trace
 from teams.errors import GatewayError, endpoint_unsupported
 
@@ -62,7 +61,7 @@ def prepare(request: Request, model: ServedModel) -> ServedModel:
     left = [target for target, form in zip(model.targets, forms, strict=True) if form not in refusals]
     if not left:
         raise next(iter(refusals.values()))
-    return _narrow(model, left)
+    return model.only(left)
 
 
 def find_exchange(request: Request, target: Target, trace: Trace) -> Exchange:
@@ -108,13 +107,3 @@ def _responses_to_messages(fields: Fields, most_tokens: int) -> Carried:
     for name in chat.dropped:
         carried.drop(name)
     return carried
-
-
-def _narrow(model: ServedModel, targets: list[Target]) -> ServedModel:
-    kept = {target.backend_id for target in targets}
-
-    def of(group: tuple[Member, ...]) -> tuple[Member, ...]:
-        return tuple(member for member in group if member.target.backend_id in kept)
-
-    groups = tuple(narrowed for group in model.groups if (narrowed := of(group)))
-    return replace(model, groups=groups, targets=tuple(targets))

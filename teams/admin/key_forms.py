@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 else:
     ModelForm = forms.ModelForm
 
-RULES = ["scopes", "allowed_models", "ip_ranges"]
+RULES = ["scopes", "allowed_models", "ip_ranges", "required_tags"]
 
 
 class LinesField(forms.CharField):
@@ -61,6 +61,12 @@ class KeyForm(ModelForm):
         required=False,
         label="IP ranges",
         help_text="One a line, such as 192.0.2.0/24 or 2001:db8::/32. None: it works from anywhere.",
+    )
+
+    required_tags = LinesField(
+        required=False,
+        label="Required tags",
+        help_text="One a line. Its calls only go to backends that have all of these, besides those of its team.",
     )
 
     class Meta:

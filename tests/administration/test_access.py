@@ -45,6 +45,7 @@ def test_every_registered_page_is_audited_or_read_only_and_has_rights_and_a_sect
     only_inline = {  # on the pages of models and backends
         "routing.modelalias",
         "routing.fallback",
+        "routing.contentroute",
         "routing.breakerrule",
     }
     assert set(MODEL_RIGHTS) == {*labels, *only_inline}

@@ -29,6 +29,9 @@ def backend_form(**changes: Any) -> dict[str, Any]:
         "idle_timeout_s": 60,
         "total_timeout_s": 600,
         "longest_trip_s": 300,
+        "quality": 0,
+        "breaker_rules-TOTAL_FORMS": 0,
+        "breaker_rules-INITIAL_FORMS": 0,
         "prices-TOTAL_FORMS": 0,
         "prices-INITIAL_FORMS": 0,
     }

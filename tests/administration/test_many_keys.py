@@ -38,6 +38,9 @@ FROM generate_series(1, %(keys)s) n JOIN owners ON number = n %% %(teams)s
 """
 
 
+pytestmark = pytest.mark.slow  # it makes a hundred thousand keys first
+
+
 @pytest.fixture(scope="module")
 def marker() -> Iterator[str]:
     """A word in every name of the many keys and their owners. The planner has no statistics of them: it may

@@ -11,7 +11,7 @@ from audit import admin_trail
 from audit.admin_trail import SECRET_FIELDS, read_facts
 from audit.models import AdminEvent
 from audit.services import record_event
-from routing.models import ModelAlias, Route
+from routing.models import Fallback, ModelAlias, Route
 from teams.models import ApiKey, Department, Member, Team
 from tests.administration.desk import ADDRESS, OURS, Desk, page
 from tests.factories import make_backend, make_model, make_team, unique
@@ -57,6 +57,15 @@ def test_inline_rows_have_events_of_their_own(desk: Desk) -> None:
         "name": model.name,
         "is_active": "on",
         "strategy": "weighted",
+        "quality_floor": 0,
+        "fallbacks-TOTAL_FORMS": 1,
+        "fallbacks-INITIAL_FORMS": 0,
+        "fallbacks-0-model": model.pk,
+        "fallbacks-0-cause": "context",
+        "fallbacks-0-position": 1,
+        "fallbacks-0-to": (other := make_model()).pk,
+        "content_routes-TOTAL_FORMS": 0,
+        "content_routes-INITIAL_FORMS": 0,
         "aliases-TOTAL_FORMS": 1,
         "aliases-INITIAL_FORMS": 0,
         "aliases-0-name": (alias := unique("alias")),
@@ -79,10 +88,12 @@ def test_inline_rows_have_events_of_their_own(desk: Desk) -> None:
         ({"priority": 1}, {"priority": 5})
     ]
     assert [event.after["backend"] for event in desk.events(added)] == [second.name]
+    assert [event.after["to"] for event in desk.events(Fallback.objects.get(model=model))] == [other.name]
     assert len(desk.events(ModelAlias.objects.get(name=alias, model=model))) == 1
     assert desk.events(model) == []
     form |= {
         "aliases-TOTAL_FORMS": 0,
+        "fallbacks-TOTAL_FORMS": 0,
         "routes-INITIAL_FORMS": 2,
         "routes-0-DELETE": "on",
         "routes-1-id": added.pk,

@@ -27,6 +27,7 @@ def choose(browser: Browser, field: str, word: str) -> None:
     wait_for(lambda: browser.driver.find_elements("xpath", option), f"the choice {word}")[0].click()
 
 
+@pytest.mark.slow  # a long walk
 def test_a_key_is_made_shown_once_used_changed_rotated_and_revoked(
     browser: Browser, simulator: Simulator
 ) -> None:
@@ -112,6 +113,7 @@ def test_forms_and_confirmations_fit_the_window(
             assert browser.cut_off() == [], path
 
 
+@pytest.mark.slow  # it opens each of them in a browser
 def test_every_page_of_the_administration_keeps_the_policy(browser: Browser, simulator: Simulator) -> None:
     make_caller(simulator.base_url)
     browser.sign_in(make_admin())

@@ -7,6 +7,7 @@ from gateway_site.configuration_file.kinds.backends import Backends
 from gateway_site.configuration_file.kinds.base import Kind
 from gateway_site.configuration_file.kinds.breaker_rules import BreakerRules
 from gateway_site.configuration_file.kinds.budgets import Budgets
+from gateway_site.configuration_file.kinds.content_routes import ContentRoutes
 from gateway_site.configuration_file.kinds.fallbacks import Fallbacks
 from gateway_site.configuration_file.kinds.keys import Keys
 from gateway_site.configuration_file.kinds.limits import Limits
@@ -27,6 +28,7 @@ KINDS: tuple[Kind, ...] = (
     Routes(),
     BreakerRules(),
     Fallbacks(),
+    ContentRoutes(),
     Prices(),
     Keys(),
     Limits(),

@@ -6,7 +6,7 @@ from typing import Any
 from django.core.exceptions import ValidationError
 
 from gateway_site.configuration_file.faults import Fault
-from gateway_site.configuration_file.forms import Flag, OneOf, Secret, Text, Whole
+from gateway_site.configuration_file.forms import Flag, ListOf, OneOf, Secret, Text, Whole
 from gateway_site.configuration_file.kinds.base import Difference, Row, RowKind
 from gateway_site.configuration_file.schema import Entry, Field
 from routing.credentials import CredentialError, decrypt_credential, encrypt_credential
@@ -56,6 +56,9 @@ class Backends(RowKind):
             "entra_tenant", Text(), "Azure: the tenant where the credential is a client's secret of Entra ID."
         ),
         Field("entra_client_id", Text(), "Azure: the client whose secret it is."),
+        Field("tags", ListOf(Text()), "What it complies with, such as `eu`: callers may require tags."),
+        Field("region", Text(), "Where it is, for teams that prefer regions."),
+        Field("quality", Whole(), "How good its answers are, 0 to 100: models may have a floor."),
         Field("connect_timeout_s", Whole(), "Seconds to open a connection."),
         Field("first_byte_timeout_s", Whole(), "Seconds to the first byte of a stream."),
         Field("idle_timeout_s", Whole(), "Seconds between two pieces of a stream."),

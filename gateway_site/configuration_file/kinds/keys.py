@@ -29,7 +29,7 @@ from teams.keys import PREFIX, Peppers, hint_of, is_well_formed
 from teams.models import ApiKey, Application, KeyState, Team
 from teams.services import adopt_key, change_key, pause_key, resume_key, revoke_key
 
-_CHANGEABLE = ("name", "application", "expires_at", "scopes", "allowed_models", "ip_ranges")
+_CHANGEABLE = ("name", "application", "expires_at", "scopes", "allowed_models", "ip_ranges", "required_tags")
 
 
 class IpRange(Text):
@@ -83,6 +83,7 @@ class Keys(Kind):
         Field("scopes", ListOf(OneOf(Endpoint.values)), "Endpoints it may call. Empty: all."),
         Field("allowed_models", ListOf(Text()), "Models it may use. Empty: all that the team is granted."),
         Field("ip_ranges", ListOf(IpRange()), "Where it may be used from, as CIDR. Empty: anywhere."),
+        Field("required_tags", ListOf(Text()), "Its calls only go to backends that have all of these."),
         Field("is_paused", Flag(), "`true`: it is refused until it is resumed."),
         Field("is_revoked", Flag(), "`true`: it is ended for good.", is_exported=False),
     )
@@ -192,6 +193,7 @@ class Keys(Kind):
             scopes=values.get("scopes", ()),
             allowed_models=values.get("allowed_models", ()),
             ip_ranges=values.get("ip_ranges", ()),
+            required_tags=values.get("required_tags", ()),
         )
         if values.get("is_paused"):
             pause_key(key, actor=actor)
@@ -249,6 +251,7 @@ def _read(key: ApiKey) -> dict[str, Any]:
         "scopes": sorted(key.scopes),
         "allowed_models": sorted(key.allowed_models),
         "ip_ranges": sorted(key.ip_ranges),
+        "required_tags": sorted(key.required_tags),
         "is_paused": key.paused_at is not None,
     }
 

@@ -39,6 +39,11 @@ class Models(RowKind):
             OneOf(Strategy.values),
             "How backends of the same priority share its calls. A new one has `weighted`.",
         ),
+        Field(
+            "quality_floor",
+            Whole(),
+            "Backends of a lower quality are only called where none of at least this can be. A new one has 0.",
+        ),
         Field("aliases", ListOf(Text()), "All its other names: those not in the list are removed."),
         Field(
             "granted_teams",
@@ -59,6 +64,7 @@ class Models(RowKind):
             "is_active": target.is_active,
             "max_output_tokens": target.max_output_tokens,
             "strategy": target.strategy,
+            "quality_floor": target.quality_floor,
             "aliases": sorted(alias.name for alias in target.aliases.all()),
             "granted_teams": sorted(grant.team.slug for grant in target.grants.all()),
         }

@@ -1,6 +1,6 @@
 """Departments, teams and applications."""
 
-from gateway_site.configuration_file.forms import Flag, OneOf, Reference, Text, Whole
+from gateway_site.configuration_file.forms import Flag, ListOf, OneOf, Reference, Text, Whole
 from gateway_site.configuration_file.kinds.base import RowKind
 from gateway_site.configuration_file.schema import Field
 from teams.models import Application, CountersAway, Department, Priority, Reserve, Team
@@ -54,6 +54,10 @@ class Teams(RowKind):
             OneOf(Priority.values),
             "Whose calls go first of those that wait. A new one has `normal`.",
         ),
+        Field("required_tags", ListOf(Text()), "Its calls only go to backends that have all of these."),
+        Field(
+            "regions", ListOf(Text()), "Of the backends of a group those in the first of these are preferred."
+        ),
     )
 
 
@@ -69,6 +73,7 @@ class Applications(RowKind):
         Field("team", Reference("teams"), "Whose application it is; it stays with that team."),
         Field("slug", Text(), "Its short name within the team."),
         Field("name", Text(), "Its name for people.", is_needed=True),
+        Field("required_tags", ListOf(Text()), "Its calls only go to backends that have all of these, too."),
     )
 
     def known_names(self) -> set[str]:
