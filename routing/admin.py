@@ -287,5 +287,6 @@ class BackendAdmin(ConfirmingAdmin):
                 },
             ),
             ("Who may reach it, and who prefers it", {"fields": ["tags", "region", "quality"]}),
+            ("How much it can take", {"fields": ["most_calls", "tokens_per_minute", "adapts"]}),
             ("When it fails", {"fields": ["longest_trip_s"]}),
         ]

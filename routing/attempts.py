@@ -14,14 +14,22 @@ from billing.admission.holds import Amounts
 from billing.estimate import Estimate
 from billing.usage import NOTHING_USED, Usage
 from routing.gateway import Gateway
-from routing.health.board import Attempt
+from routing.health.board import UNKNOWN_END, Attempt, End
 from routing.health.breaker import Outcome
 from routing.providers.base import is_backends_fault
 from routing.reach import Reach
 from routing.resilience_models import FallbackCause
 from routing.snapshot import Member, Target
 from routing.trace import Trace
-from teams.errors import GatewayError, backends_away, model_draining, model_unavailable, model_unpriced
+from teams.errors import (
+    GatewayError,
+    backends_away,
+    backends_busy,
+    model_draining,
+    model_unavailable,
+    model_unpriced,
+)
+from teams.models import Priority
 
 _PAUSE_S = (0.05, 0.15)  # before a backend that failed is asked again: at random, lest all come back at once
 _ANSWERED = Outcome(200)
@@ -66,6 +74,8 @@ class Attempts:
         self._has_repeated = False
         self._ends_at = time.monotonic() + gateway.options.retry_s
         self._attempt: Attempt | None = None
+        self._tokens = 0  # of a call, about
+        self._priority = trace.caller.owner.priority if trace.caller is not None else Priority.NORMAL.value
         self.target: Target
 
     async def begin(self, estimate: Estimate) -> None:
@@ -73,23 +83,28 @@ class Attempts:
 
         Refuses with 503 when no backend can be called, or the spool cannot take it.
         """
-        gateway, trace = self._gateway, self._trace
+        gateway, trace, self._tokens = self._gateway, self._trace, estimate.rate_tokens
         if (found := await self._choose() or await self._fall_back(FallbackCause.ANY)) is None:
             check_served(gateway, self._reach, trace)
-            raise backends_away(
-                self._reach.model.name, 1.0
-            )  # the one call that may be made is somebody else's
+            raise self._no_backend()
         target, is_probe = found
         trace.target, trace.price = target, target.price_at(trace.admitted_at)
         assert trace.price is not None, "only what can be priced is chosen"  # noqa: S101
         trace.estimate = estimate
-        attempt = gateway.board.begin(target, is_probe=is_probe)
+        attempt = gateway.board.begin(target, is_probe=is_probe, tokens=estimate.rate_tokens)
         try:
             gateway.record_begin(trace, estimate.usage_at(trace.price))
         except BaseException:
-            attempt.end(None)
+            attempt.end(UNKNOWN_END)
             raise
         self._goes_to(target, attempt)
+
+    def _no_backend(self) -> GatewayError:
+        """Why none was found although some are well: their quotas are used, or the one call that may be made to see
+        whether a backend is back is somebody else's."""
+        board, name = self._gateway.board, self._reach.model.name
+        is_busy = any(board.share(target) for target in self._reach.targets)
+        return backends_busy(name) if is_busy else backends_away(name, 1.0)
 
     @property
     def stream_limit_s(self) -> float:
@@ -98,8 +113,9 @@ class Attempts:
         longest_s = max(stream_limit_s(gateway, target) for target in self._reach.targets)
         return longest_s + gateway.options.retry_s
 
-    def end(self, error: GatewayError | None) -> None:
-        """The present call ended: well, or with this error. Ends that say nothing of the backend are told as well."""
+    def end(self, error: GatewayError | None, usage: Usage | None = None) -> None:
+        """The present call ended: well, or with this error. Ends that say nothing of the backend are told as well.
+        `usage`: what it used, where that is known and not charged yet."""
         if self._attempt is None:
             return
         trace, outcome, first_byte_s = self._trace, None, None
@@ -109,7 +125,16 @@ class Attempts:
             outcome = Outcome(error.backend_status, error.back_in_s)
         if error is None and trace.first_byte_at is not None:
             first_byte_s = trace.first_byte_at - trace.attempt_at
-        self._attempt.end(outcome, first_byte_s=first_byte_s, reason="" if error is None else error.reason)
+        usage = usage or trace.usage
+        self._attempt.end(
+            End(
+                outcome=outcome,
+                first_byte_s=first_byte_s,
+                is_stream=trace.streamed,
+                reason="" if error is None else error.reason,
+                tokens=usage.input_tokens + usage.output_tokens if usage != NOTHING_USED or error else None,
+            )
+        )
 
     async def go_on(self, error: GatewayError) -> bool:
         """After the failure of the present call, charged by now: whether another is made, to `target` as it is then.
@@ -122,14 +147,14 @@ class Attempts:
         if (cause := self._may_go_on(error)) is None or (found := await self._next(error, cause)) is None:
             return False
         target, is_probe = found
-        attempt = gateway.board.begin(target, is_probe=is_probe)
+        attempt = gateway.board.begin(target, is_probe=is_probe, tokens=self._tokens)
         try:
             went_on = await self._fail_over(error, target)
         except BaseException:
-            attempt.end(None)
+            attempt.end(UNKNOWN_END)
             raise
         if not went_on:
-            attempt.end(None)
+            attempt.end(UNKNOWN_END)
             return False
         gateway.metrics.count_backend_error(trace.failed[-1].backend, error.reason)
         self._goes_to(target, attempt)
@@ -185,7 +210,8 @@ class Attempts:
                 if target.backend_id in self._tried or target.price_at(trace.admitted_at) is None:
                     continue
                 if board.share(target):
-                    ready.append(member)
+                    if board.has_room(target, self._tokens, self._priority):
+                        ready.append(member)
                 elif board.is_probe_due(target) and await board.begin_probe(target):
                     return target, True
             if ready:

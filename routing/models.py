@@ -258,6 +258,24 @@ class Backend(models.Model):
         validators=[MaxValueValidator(MOST_QUALITY)],
         help_text="How good its answers are, 0 to 100: models may have a floor.",
     )
+    most_calls = models.PositiveIntegerField(
+        "most calls at once",
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+        help_text="Of all workers together. Empty: no bound. Calls of normal priority fill 90 %, of low priority 70 %.",
+    )
+    tokens_per_minute = models.PositiveBigIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+        help_text="The provider's quota, of all workers together. Empty: no bound. Shared as the calls are.",
+    )
+    adapts = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="Give it fewer calls at once when it throttles or slows down, and more again by and by.",
+    )
     is_active = models.BooleanField(default=True)
     is_draining = models.BooleanField(
         default=False,
@@ -289,6 +307,11 @@ class Backend(models.Model):
                     total_timeout_s__gte=1,
                 ),
                 name="backend_timeouts_positive",
+            ),
+            models.CheckConstraint(
+                condition=(Q(most_calls=None) | Q(most_calls__gte=1))
+                & (Q(tokens_per_minute=None) | Q(tokens_per_minute__gte=1)),
+                name="backend_quota_positive",
             ),
             models.CheckConstraint(condition=Q(quality__lte=MOST_QUALITY), name="backend_quality_bounded"),
             models.CheckConstraint(

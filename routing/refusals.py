@@ -35,7 +35,8 @@ def refusal_error(refused: Refused, stay: Stay | None = None) -> GatewayError:
         return GatewayError(
             429,
             "budget_spent",
-            f"{_describe(refused.rule)} is spent: {_figures(refused)}. The window ends at {_moment(refused.reset_ms)}.",
+            f"{describe_rule(refused.rule)} is spent: {_figures(refused)}."
+            f" The window ends at {_moment(refused.reset_ms)}.",
             type="insufficient_quota",
             code="project_spend_limit_exceeded",
             headers={"x-should-retry": "false", **_retry_after(refused)},
@@ -47,7 +48,7 @@ def refusal_error(refused: Refused, stay: Stay | None = None) -> GatewayError:
     return GatewayError(
         429,
         reason,
-        f"{_describe(refused.rule)} {word}: {_figures(refused)}.{_describe_stay(stay)}"
+        f"{describe_rule(refused.rule)} {word}: {_figures(refused)}.{_describe_stay(stay)}"
         f" Try again in {refused.wait_ms / 1000:.3g} s.",
         type="rate_limit_error",
         code="rate_limit_exceeded",
@@ -65,7 +66,7 @@ def cut_error(refused: Refused) -> GatewayError:
     return GatewayError(
         429,
         "budget_spent",
-        f"{_describe(refused.rule)} has nothing left for the rest of this answer: {_figures(refused)}.",
+        f"{describe_rule(refused.rule)} has nothing left for the rest of this answer: {_figures(refused)}.",
         type="insufficient_quota",
         code="project_spend_limit_exceeded",
         may_have_cost=True,
@@ -82,7 +83,7 @@ def _describe_stay(stay: Stay | None) -> str:
     return f" There was no room within {stay.waited_s:.2g} s of waiting."
 
 
-def _describe(rule: Rule) -> str:
+def describe_rule(rule: Rule) -> str:
     """For instance: The budget of 5.000000000 USD per month (team search, model large)."""
     if isinstance(rule, Budget):
         what = f"The budget of {_amount(rule, rule.amount)} per {rule.period}"

@@ -14,6 +14,7 @@ from billing.money import Price, nanousd_per_million, price_at
 from routing.addresses import ForbiddenAddress, check_base_url
 from routing.credentials import CredentialError, resolve_credential
 from routing.health.breaker import USUAL, Rule
+from routing.health.quota import NO_QUOTA, Quota
 from routing.models import Backend, CatalogueModel, ContentRoute, Fallback, Grant, ModelAlias, Route
 from teams.models import ConfigurationVersion
 
@@ -48,6 +49,7 @@ class Target:
     tags: frozenset[str] = frozenset()
     region: str = ""
     quality: int = 0
+    quota: Quota = NO_QUOTA
     api_version: str = ""
     passes_responses: bool = False
     entra: Entra | None = None
@@ -234,6 +236,7 @@ def _target(backend: Backend, prices: tuple[Price, ...], list_prices: tuple[Pric
         tags=frozenset(backend.tags),
         region=backend.region,
         quality=backend.quality,
+        quota=Quota(backend.most_calls or 0, backend.tokens_per_minute or 0, backend.adapts),
         api_version=backend.api_version,
         passes_responses=backend.passes_responses,
         entra=Entra(backend.entra_tenant, backend.entra_client_id) if backend.entra_tenant else None,

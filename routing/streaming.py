@@ -70,7 +70,7 @@ async def relay_stream(
         backend = source.backend
         relay = backend.relay
         backend.close()
-        attempts.end(None if call.client.has_left and backend.has_begun else ending)
+        attempts.end(None if call.client.has_left and backend.has_begun else ending, relay.usage)
         note = _Note(gateway, call, trace, ending)
         if ending is not None and not (ending.may_have_cost and backend.is_sent):
             note.write(None)

@@ -236,6 +236,12 @@ def backends_away(name: str, back_in_s: float) -> GatewayError:
     )
 
 
+def backends_busy(name: str) -> GatewayError:
+    """Every backend of the model has as many calls or tokens as it takes; what is left is for higher priorities."""
+    message = f"All backends of the model {name!r} are as busy as they may be; try again shortly."
+    return unavailable("backends_busy", message, {"retry-after": "1"})
+
+
 def model_draining(name: str) -> GatewayError:
     """Granted, but every backend of it is being drained by an administrator."""
     return unavailable(

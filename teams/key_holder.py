@@ -98,8 +98,11 @@ NO_OWNERS: Mapping[int, KeyOwner] = {}
 def find_key_holder(digests: list[bytes], owners: Mapping[int, KeyOwner] = NO_OWNERS) -> KeyHolder | None:
     """The holder of the key stored under one of `digests`, or None. `owners`, by team, need not be read again."""
     key = ApiKey.objects.select_related("application").filter(digest__in=digests).first()
-    if key is None:
-        return None
+    return None if key is None else hold_for_key(key, owners)
+
+
+def hold_for_key(key: ApiKey, owners: Mapping[int, KeyOwner] = NO_OWNERS) -> KeyHolder:
+    """The holder of a stored key. `owners`, by team, need not be read again."""
     return KeyHolder(
         key_id=key.pk,
         hint=key.hint,
@@ -109,6 +112,20 @@ def find_key_holder(digests: list[bytes], owners: Mapping[int, KeyOwner] = NO_OW
         is_stopped=key.revoked_at is not None or key.paused_at is not None,
         expires_at=key.expires_at,
         rules=_read_rules(key),
+    )
+
+
+def hold_for_team(team_id: int) -> KeyHolder:
+    """What the holder of a key without rules of its own would be, of a team; there is no such key."""
+    return KeyHolder(
+        key_id=0,
+        hint="",
+        owner=_read_owner(team_id),
+        application_id=None,
+        application="",
+        is_stopped=False,
+        expires_at=None,
+        rules=None,
     )
 
 

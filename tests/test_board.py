@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from routing.health.board import Board
+from routing.health.board import Board, End
 from routing.health.breaker import Outcome
 from tests.test_choice import member
 
@@ -27,7 +27,7 @@ def watch() -> Watch:
 def board(watch: Watch) -> Board:
     """Its backend was tripped, and is due for a probe."""
     board = Board(clock=watch)
-    board.begin(TARGET).end(Outcome(429, 2.0))
+    board.begin(TARGET).end(End(Outcome(429, 2.0)))
     assert not board.is_probe_due(TARGET)
     watch.s += 2
     assert board.is_probe_due(TARGET)
@@ -72,7 +72,7 @@ async def test_a_probe_that_tells_nothing_gives_it_back_too(board: Board) -> Non
     board.on_drop = dropped.append
     assert await board.begin_probe(TARGET)
     attempt = board.begin(TARGET, is_probe=True)
-    attempt.end(None)
-    attempt.end(Outcome(200))  # only the first end counts
+    attempt.end(End())
+    attempt.end(End(Outcome(200)))  # only the first end counts
     assert board.is_probe_due(TARGET)
     assert (dropped, board.of(TARGET).under_way) == ([TARGET.backend_id], 0)

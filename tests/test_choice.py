@@ -8,7 +8,7 @@ import pytest
 
 from billing.money import Price
 from routing.choice import Chooser
-from routing.health.board import Board
+from routing.health.board import Board, End
 from routing.health.breaker import RETURN_S, Outcome
 from routing.models import Strategy
 from routing.snapshot import Member, ServedModel, Target
@@ -73,7 +73,7 @@ def test_the_least_busy_is_called_and_equals_share() -> None:
     busy = [board.begin(members[0].target) for _ in range(2)]
     assert set(draw(Strategy.LEAST_BUSY, *members, board=board, calls=200)) == {2, 3}
     for attempt in busy:
-        attempt.end(Outcome(200))
+        attempt.end(End(Outcome(200)))
     assert set(draw(Strategy.LEAST_BUSY, *members, board=board, calls=200)) == {1, 2, 3}
 
 

@@ -145,6 +145,7 @@ def moved(first_database: dict[str, str]) -> Any:
     return yaml.safe_load(manage(["export"], first_database))
 
 
+@pytest.mark.slow
 def test_an_export_applied_to_an_empty_database_gives_the_same_configuration(
     make_database: Callable[[str], dict[str, str]], first_database: dict[str, str], folder: Path
 ) -> None:
@@ -200,6 +201,7 @@ def test_no_secret_is_in_an_export(moved: dict[str, Any], document: dict[str, An
         assert "credential:" not in text
 
 
+@pytest.mark.slow
 def test_keys_that_have_ended_are_history_and_not_exported() -> None:
     team = make_team()
     live, paused, revoked, rotated = (create_key(team, word, actor="tests").key for word in "abcd")

@@ -223,6 +223,7 @@ def test_a_store_that_hangs_is_named_and_delays_nothing(
     assert log.count("may drop keys") == log.count("is nearly full") == 1, "said once"
 
 
+@pytest.mark.slow
 def test_a_database_that_hangs_is_named_and_delays_nothing(
     processes: Processes, tmp_path: Path, hanging_postgres: Proxy
 ) -> None:

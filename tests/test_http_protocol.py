@@ -87,6 +87,7 @@ def test_a_silent_caller_is_cut_off(hasty: Product, sent: bytes) -> None:
         assert time.monotonic() - started < 10
 
 
+@pytest.mark.slow
 def test_a_kept_connection_and_a_slow_answer_are_not_cut_off(hasty: Product, simulator: Simulator) -> None:
     caller = make_caller(simulator.base_url, hasty)
     url = httpx.URL(hasty.url)

@@ -149,6 +149,7 @@ def answers_of(backend: Recorded, product: Product, body: bytes) -> tuple[httpx.
     return ask(product, caller, key), ask(product, caller, key)
 
 
+@pytest.mark.slow
 def test_a_large_answer_is_packed_and_one_too_large_is_not_told_again(
     processes: Processes, backend_port: int
 ) -> None:

@@ -291,6 +291,7 @@ def test_second_run_on_another_port_keeps_data_and_simulator(project: Project) -
         interrupt(process)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="other kernels do not tell children")
 def test_killed_run_leaves_nothing_and_does_not_prevent_the_next(project: Project) -> None:
     process = project.make("run")

@@ -194,6 +194,7 @@ def test_the_version_is_the_projects() -> None:
     assert re.search(r'^version = "(.+)"$', project, re.MULTILINE).group(1) == VERSION  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_calls_under_rules_are_counted_by_what_became_of_them(
     product: Product, caller: Caller, simulator: Simulator
 ) -> None:

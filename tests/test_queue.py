@@ -296,6 +296,7 @@ def test_a_full_queue_refuses_at_once(narrow: Product, simulator: Simulator) -> 
         waiter.leave()
 
 
+@pytest.mark.slow
 def test_a_worker_bounds_what_waits_in_it(
     processes: Processes, product: Product, simulator: Simulator
 ) -> None:

@@ -262,6 +262,7 @@ def test_a_backend_that_knows_one_encoding_serves_both(
     assert wait_for_record(response.headers["x-request-id"]).cost_nanousd == 3 * 150
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("max_stream_s", "ends"), [("1", True), ("3600", False)])
 def test_a_stream_lasts_no_longer_than_the_bound(
     processes: Processes, simulator: Simulator, max_stream_s: str, ends: bool

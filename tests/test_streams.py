@@ -204,6 +204,7 @@ def test_a_caller_who_never_reads_is_cut_off_after_the_whole_calls_time(
     assert record.duration_ms < 8_000
 
 
+@pytest.mark.slow
 def test_a_shutdown_that_cuts_streams_off_still_records_each(
     processes: Processes, product: Product, simulator: Simulator
 ) -> None:

@@ -198,6 +198,7 @@ def test_streams_at_the_last_dollar_pass_it_by_less_than_a_step_each(
     wait_until_counted(caller)
 
 
+@pytest.mark.slow
 def test_a_stream_whose_worker_is_killed_stands_at_what_it_held_last(
     simulator: Simulator, processes: Processes, tmp_path: Path
 ) -> None:

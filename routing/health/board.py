@@ -1,13 +1,15 @@
 """How well each backend is, as this worker knows it: its breaker, the calls under way, and how fast it answers."""
 
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from routing.health.breaker import Breaker, Outcome, State
+from routing.health.quota import Load
 from routing.snapshot import Target
 
 _SMOOTHING = 0.3  # of the moving average: the weight of the newest call
+_TOO_MUCH = frozenset({429, 503, 529})
 _PROBE_S = 30.0  # longest that a probe keeps others waiting; a backend's own time limit may be shorter
 
 
@@ -18,8 +20,13 @@ class Health:
     backend_id: int
     name: str = ""
     breaker: Breaker = field(default_factory=Breaker)
-    under_way: int = 0
+    load: Load = field(default_factory=Load)
     first_byte_s: float = 0.0
+
+    @property
+    def under_way(self) -> int:
+        """Calls of this worker."""
+        return self.load.under_way
 
     def learn(self, seconds: float) -> None:
         """A call was answered after so long."""
@@ -72,6 +79,29 @@ class Board:
         health = self._known.get(target.backend_id)
         return 1.0 if health is None or not target.longest_trip_s else health.breaker.share(self._clock())
 
+    def has_room(self, target: Target, tokens: int, priority: str) -> bool:
+        """Whether the backend's quota has room for a call of so many tokens by a caller of this priority."""
+        if target.quota.is_none or (health := self._known.get(target.backend_id)) is None:
+            return True
+        return health.load.has_room(target.quota, self._clock(), tokens, priority)
+
+    def tell_loads(self) -> dict[int, tuple[int, int]]:
+        """Of each backend that this worker called lately: calls under way, and tokens of the last minute."""
+        now = self._clock()
+        loads = {h.backend_id: (h.load.under_way, h.load.tokens(now)) for h in self._known.values()}
+        return {number: load for number, load in loads.items() if any(load)}
+
+    def hear_loads(self, others: Iterable[Mapping[int, tuple[int, int]]]) -> None:
+        """What every other worker told."""
+        sums: dict[int, tuple[int, int]] = {}
+        for loads in others:
+            for number, (calls, tokens) in loads.items():
+                known_calls, known_tokens = sums.get(number, (0, 0))
+                sums[number] = known_calls + calls, known_tokens + tokens
+        for number in sums.keys() | self._known.keys():
+            load = self.hear_of(number).load
+            load.others_calls, load.others_tokens = sums.get(number, (0, 0))
+
     def is_probe_due(self, target: Target) -> bool:
         """Whether the next call may go there to see whether it is back."""
         health = self._known.get(target.backend_id)
@@ -96,18 +126,27 @@ class Board:
         breaker.begin_probe(self._clock(), within_s=1.0)  # another worker's; its news will be here sooner
         return False
 
-    def begin(self, target: Target, *, is_probe: bool = False) -> "Attempt":
-        """A call goes out."""
-        return Attempt(self, self.of(target), self._clock(), is_probe)
+    def begin(self, target: Target, *, is_probe: bool = False, tokens: int = 0) -> "Attempt":
+        """A call of about so many tokens goes out."""
+        attempt = Attempt(self, self.of(target), self._clock(), is_probe)
+        if target.quota.tokens_per_minute:
+            attempt.tokens = tokens
+            attempt.health.load.add_tokens(attempt.began, tokens)
+        return attempt
 
-    def end(
-        self, attempt: "Attempt", outcome: Outcome | None, first_byte_s: float | None, reason: str
-    ) -> None:
+    def end(self, attempt: "Attempt", end: "End") -> None:
         """A call ended; see Attempt.end."""
-        health, now = attempt.health, self._clock()
-        health.under_way -= 1
-        if first_byte_s is not None:
-            health.learn(first_byte_s)
+        health, now, outcome, reason = attempt.health, self._clock(), end.outcome, end.reason
+        load = health.load
+        if attempt.tokens and end.tokens is not None:
+            load.add_tokens(now, end.tokens - attempt.tokens)
+        if outcome is not None and (outcome.status in _TOO_MUCH or reason == "backend_timeout"):
+            load.tide.throttled(now, load.under_way)
+        elif end.first_byte_s is not None:
+            load.tide.answered(now, load.under_way, end.first_byte_s if end.is_stream else None)
+        load.under_way -= 1
+        if end.first_byte_s is not None:
+            health.learn(end.first_byte_s)
         breaker = health.breaker
         if outcome is None:
             if attempt.is_probe:
@@ -124,7 +163,7 @@ class Board:
 class Attempt:
     """One call under way."""
 
-    __slots__ = ("_board", "_has_ended", "began", "health", "is_probe")
+    __slots__ = ("_board", "_has_ended", "began", "health", "is_probe", "tokens")
 
     def __init__(self, board: Board, health: Health, began: float, is_probe: bool) -> None:
         self._board = board
@@ -132,13 +171,29 @@ class Attempt:
         self.health = health
         self.began = began
         self.is_probe = is_probe
-        health.under_way += 1
+        self.tokens = 0  # that were counted when it began
+        health.load.under_way += 1
 
-    def end(self, outcome: Outcome | None, *, first_byte_s: float | None = None, reason: str = "") -> None:
-        """How the backend did; None when that cannot be said, as when the caller left. Only the first end counts."""
+    def end(self, end: "End") -> None:
+        """How the backend did. Only the first end counts."""
         if not self._has_ended:
             self._has_ended = True
-            self._board.end(self, outcome, first_byte_s, reason)
+            self._board.end(self, end)
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a call ended. `outcome`: None when that cannot be said, as when the caller left; `first_byte_s`: of a call
+    that was answered; `tokens`: that it came to, None where that is not known."""
+
+    outcome: Outcome | None = None
+    first_byte_s: float | None = None
+    is_stream: bool = False
+    reason: str = ""
+    tokens: int | None = None
+
+
+UNKNOWN_END = End()
 
 
 async def _always(backend_id: int, within_s: float) -> bool:

@@ -5,10 +5,11 @@ While the store is away each worker goes by what it sees itself.
 
 import asyncio
 import contextlib
+import json
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 import redis.asyncio
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 STATES = "{g}:backends"  # hash: backend id -> "open until_ms trips" or "back since_ms", by the store's clock
 _PROBE = "{g}:probe:%d"
+_LOADS = "{g}:loads"  # hash: worker -> when, and what it gives its backends
+_STALE_MS = 3_000  # a worker that told nothing for so long is gone
 _LOOK_S = 0.4
 _STORE_S = 0.25
 _CONNECT_S = 1.0
@@ -73,9 +76,12 @@ class BackendNews:
 
     async def look(self) -> None:
         """Take in what others tell."""
+        told = self._tell_load()
         async with self._store.pipeline(transaction=False) as pipe:
-            (seconds, micros), states = await pipe.time().hgetall(STATES).execute()
+            pipe.time().hgetall(STATES).hset(_LOADS, self._me, told).pexpire(_LOADS, _STALE_MS)
+            (seconds, micros), states, _, _, loads = await pipe.hgetall(_LOADS).execute()
         self._ahead_ms = seconds * 1000 + micros / 1000 - time.monotonic() * 1000
+        self._hear_loads(loads, seconds * 1000 + micros / 1000)
         for backend_id, text in states.items():
             kind, at_ms, *trips = text.split()
             breaker, at = self._board.hear_of(int(backend_id)).breaker, (float(at_ms) - self._ahead_ms) / 1000
@@ -83,6 +89,18 @@ class BackendNews:
                 breaker.hear_open(at, int(trips[0]), now)
             elif kind == "back":
                 breaker.hear_return(at)
+
+    def _tell_load(self) -> str:
+        """When, by the store's clock, and what this worker gives its backends."""
+        return json.dumps([time.monotonic() * 1000 + self._ahead_ms, self._board.tell_loads()])
+
+    def _hear_loads(self, loads: Mapping[str, str], now_ms: float) -> None:
+        others = []
+        for worker, text in loads.items():
+            at_ms, load = json.loads(text)
+            if worker != self._me and now_ms - at_ms < _STALE_MS:
+                others.append({int(number): (calls, tokens) for number, (calls, tokens) in load.items()})
+        self._board.hear_loads(others)
 
     def tell(self, change: Change) -> None:
         """Tell the others; nobody waits for that."""
