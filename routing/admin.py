@@ -288,5 +288,5 @@ class BackendAdmin(ConfirmingAdmin):
             ),
             ("Who may reach it, and who prefers it", {"fields": ["tags", "region", "quality"]}),
             ("How much it can take", {"fields": ["most_calls", "tokens_per_minute", "adapts"]}),
-            ("When it fails", {"fields": ["longest_trip_s"]}),
+            ("When it fails", {"fields": ["longest_trip_s", "check_every_s"]}),
         ]

@@ -7,6 +7,7 @@ held beside what the next one may come to, or there is no next.
 import asyncio
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 from billing.admission.account import AdmittedKind
@@ -201,8 +202,12 @@ class Attempts:
         return None
 
     async def _choose(self) -> tuple[Target, bool] | None:
-        """One that was not tried, of the first group that has any; whether the call is a probe."""
+        """One that was not tried, of the first group that has any; whether the call is a probe.
+
+        A group that is only coming back leaves the rest of its calls to the next, if there is one.
+        """
         board, trace = self._gateway.board, self._trace
+        returning: Sequence[Member] = ()
         for group in self._model.groups:
             ready: list[Member] = []
             for member in group:
@@ -214,12 +219,17 @@ class Attempts:
                         ready.append(member)
                 elif board.is_probe_due(target) and await board.begin_probe(target):
                     return target, True
-            if ready:
-                ready = self._prefer(ready)
-                return self._gateway.chooser.choose(self._model, ready, trace.admitted_at).target, False
-        return None
+            if willing := self._gateway.chooser.willing(ready):
+                return self._draw(willing), False
+            if ready and not returning:
+                returning = ready
+        return (self._draw(returning), False) if returning else None
 
-    def _prefer(self, ready: list[Member]) -> list[Member]:
+    def _draw(self, willing: Sequence[Member]) -> Target:
+        preferred = self._prefer(willing)
+        return self._gateway.chooser.choose(self._model, preferred, self._trace.admitted_at).target
+
+    def _prefer(self, ready: Sequence[Member]) -> Sequence[Member]:
         """Those that are good enough, where there are any; of them those in the first of the team's regions."""
         model, caller = self._model, self._trace.caller
         if model.quality_floor:

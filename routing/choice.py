@@ -20,11 +20,13 @@ class Chooser:
         self._draw = draw or random.Random()  # noqa: S311 - no secret
         self._turns: dict[int, dict[int, float]] = {}  # round robin: by model, what each backend has saved up
 
-    def choose(self, model: ServedModel, ready: Sequence[Member], moment: datetime) -> Member:
-        """One of `ready`, a group's members that may be called now. One that is coming back gets its part only."""
-        if len(ready) == 1:
-            return ready[0]
-        willing = [member for member in ready if self._is_willing(member)] or ready
+    def willing(self, ready: Sequence[Member]) -> Sequence[Member]:
+        """Those of `ready`, members of a group that may be called now, that take this call: of those that are coming
+        back, drawn by how far they are."""
+        return [member for member in ready if self._is_willing(member)]
+
+    def choose(self, model: ServedModel, willing: Sequence[Member], moment: datetime) -> Member:
+        """One of `willing`, members of a group."""
         if len(willing) == 1:
             return willing[0]
         match model.strategy:

@@ -32,6 +32,7 @@ from routing.configuration import Configuration, DatabaseThreads
 from routing.endpoints.bounds import Bounds
 from routing.headers import Shown
 from routing.health.board import Board
+from routing.health.checks import BackendChecks
 from routing.health.events import BackendEvents
 from routing.health.news import BackendNews
 from routing.idempotency_store import IdempotencyStore
@@ -173,6 +174,12 @@ class Gateway:
         }
         await self.key_watch.start()
         await self.configuration.start()
+        checks = BackendChecks(
+            self.board,
+            self._backend_news,
+            lambda target, within_s: self.provider(target.provider).check(target, within_s),
+            lambda: self.configuration.snapshot,
+        )
         self.admissions = self._make_admissions()
         self.configuration.on_change = self._take_configuration
         await self.admissions.start(self.configuration.snapshot.rule_books)
@@ -182,6 +189,7 @@ class Gateway:
             self._record_bundles(),
             self.vitals.run(),
             self._backend_news.run(),
+            checks.run(),
         )
         self._chores = [asyncio.create_task(chore) for chore in chores]
 

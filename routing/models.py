@@ -31,6 +31,7 @@ __all__ = [
 MOST_WEIGHT = 1000
 MOST_QUALITY = 100
 MOST_TRIP_S = 24 * 3600
+MOST_CHECK_S = 3600
 
 
 class Strategy(models.TextChoices):
@@ -221,6 +222,14 @@ class Backend(models.Model):
         help_text="A backend that fails, or says that it throttles, is left alone for a while, at most so long. "
         "0: it is always called.",
     )
+    check_every_s = models.PositiveIntegerField(
+        "check every (s)",
+        default=0,
+        db_default=0,
+        validators=[MaxValueValidator(MOST_CHECK_S)],
+        help_text="Ask it for its list of models so often, and count the answer like a call's: a backend that few call "
+        "is found out, and found well again. 0: it is known by its calls only.",
+    )
     list_price_provider = models.CharField(
         max_length=64,
         blank=True,
@@ -312,6 +321,9 @@ class Backend(models.Model):
                 condition=(Q(most_calls=None) | Q(most_calls__gte=1))
                 & (Q(tokens_per_minute=None) | Q(tokens_per_minute__gte=1)),
                 name="backend_quota_positive",
+            ),
+            models.CheckConstraint(
+                condition=Q(check_every_s__lte=MOST_CHECK_S), name="backend_check_bounded"
             ),
             models.CheckConstraint(condition=Q(quality__lte=MOST_QUALITY), name="backend_quality_bounded"),
             models.CheckConstraint(

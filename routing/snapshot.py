@@ -50,6 +50,7 @@ class Target:
     region: str = ""
     quality: int = 0
     quota: Quota = NO_QUOTA
+    check_every_s: int = 0
     api_version: str = ""
     passes_responses: bool = False
     entra: Entra | None = None
@@ -235,6 +236,7 @@ def _target(backend: Backend, prices: tuple[Price, ...], list_prices: tuple[Pric
         breaker_rules=_rules(backend),
         tags=frozenset(backend.tags),
         region=backend.region,
+        check_every_s=backend.check_every_s,
         quality=backend.quality,
         quota=Quota(backend.most_calls or 0, backend.tokens_per_minute or 0, backend.adapts),
         api_version=backend.api_version,

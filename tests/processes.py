@@ -194,7 +194,7 @@ class Processes:
         """A simulator that answers."""
         process, log = self.start("simulator", "simulator", "--port", str(port), *flags)
         simulator = Simulator(f"http://127.0.0.1:{port}")
-        self._wait_until_up(process, log, f"{simulator.url}/v1/models")
+        self.wait_until_up(process, log, f"{simulator.url}/v1/models")
         return simulator
 
     def start_product(self, *, with_shipper: bool = True, **environment: str) -> Product:
@@ -204,11 +204,11 @@ class Processes:
         if with_shipper:
             self.start("shipper", "ship", environment=environment)
         product = Product(f"http://127.0.0.1:{port}", web, log)
-        self._wait_until_up(web, log, f"{product.url}/readyz")
+        self.wait_until_up(web, log, f"{product.url}/readyz")
         return product
 
     @staticmethod
-    def _wait_until_up(process: "subprocess.Popen[bytes]", log: Path, url: str) -> None:
+    def wait_until_up(process: "subprocess.Popen[bytes]", log: Path, url: str) -> None:
         def up() -> bool:
             assert process.poll() is None, f"ended with {process.returncode}:\n{log.read_text()[-3000:]}"
             return answers(url)

@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import pytest
@@ -51,7 +52,11 @@ def model_of(strategy: str, *members: Member) -> ServedModel:
 
 def draw(strategy: str, *members: Member, board: Board | None = None, calls: int = CALLS) -> Counter[int]:
     chooser, model = Chooser(board or Board(), draw=random.Random(7)), model_of(strategy, *members)
-    return Counter(chooser.choose(model, members, NOW).target.backend_id for _ in range(calls))
+    return Counter(take(chooser, model, members) for _ in range(calls))
+
+
+def take(chooser: Chooser, model: ServedModel, members: Sequence[Member]) -> int:
+    return chooser.choose(model, chooser.willing(members) or members, NOW).target.backend_id
 
 
 @pytest.mark.parametrize("strategy", [Strategy.WEIGHTED, Strategy.ROUND_ROBIN])
@@ -65,7 +70,7 @@ def test_calls_are_shared_by_weight(strategy: str) -> None:
 def test_turns_are_taken_smoothly() -> None:
     chooser, members = Chooser(Board()), (member(1, 200), member(2, 100))
     model = model_of(Strategy.ROUND_ROBIN, *members)
-    assert [chooser.choose(model, members, NOW).target.backend_id for _ in range(6)] == [1, 2, 1, 1, 2, 1]
+    assert [take(chooser, model, members) for _ in range(6)] == [1, 2, 1, 1, 2, 1]
 
 
 def test_the_least_busy_is_called_and_equals_share() -> None:

@@ -11,7 +11,7 @@ import pytest
 from audit.models import AdminEvent
 from routing.health.breaker import RETURN_S
 from routing.health.seen import read_left_alone_until
-from routing.models import Backend, CatalogueModel, Route
+from routing.models import Backend, BreakerRule, CatalogueModel, Route
 from tests.administration.desk import Desk
 from tests.factories import Caller, make_backend, make_caller, wait_for_record
 from tests.metrics import scrape
@@ -189,3 +189,22 @@ def test_calls_are_shared_in_a_group(product: Product, simulator: Simulator) -> 
         caller.backend.name: 10,
         others[0].name: 10,
     }
+
+
+def test_a_backend_that_is_checked_is_found_out_and_found_well_without_a_call(
+    product: Product, simulator: Simulator, backend_port: int
+) -> None:
+    with recorded_backend(backend_port) as first:
+        first.answer = refusal(500)
+        caller = make_caller(first.base_url, check_every_s=1, longest_trip_s=2)
+        BreakerRule.objects.create(backend=caller.backend, name="quick", failures=2, interval_s=30, trip_s=1)
+        model = caller.backend.catalogue_models.get()
+        Route.objects.create(model=model, backend=make_backend(simulator.base_url), priority=2)
+        product.wait_for_configuration()
+        event_of(caller.backend, "backend.trip")
+        answer = CHAT.ask(product, caller)
+        assert answer.headers["x-gateway-attempts"] == "1"
+        assert answer.headers["x-gateway-backend"] != caller.backend.name
+        first.answer_json(b'{"data": []}')
+        event_of(caller.backend, "backend.return")
+        assert all(body == b"" for body in first.bodies), "checks have no body, and cost nothing"

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 STATES = "{g}:backends"  # hash: backend id -> "open until_ms trips" or "back since_ms", by the store's clock
 _PROBE = "{g}:probe:%d"
+_CHECK = "{g}:check:%d"
 _LOADS = "{g}:loads"  # hash: worker -> when, and what it gives its backends
 _STALE_MS = 3_000  # a worker that told nothing for so long is gone
 _LOOK_S = 0.4
@@ -135,6 +136,14 @@ class BackendNews:
                 await pipe.hset(STATES, backend_id, text).delete(_PROBE % backend_id).execute()
         except _AWAY as error:
             logger.warning("The state of a backend could not be told: %r", error)
+
+    async def may_check(self, backend_id: int, every_s: float) -> bool:
+        """Whether this worker makes the next check of a backend: one of all does."""
+        try:
+            lease = await self._store.set(_CHECK % backend_id, self._me, nx=True, px=round(every_s * 1000))
+        except _AWAY:
+            return True
+        return bool(lease)
 
     async def _may_probe(self, backend_id: int, within_s: float) -> bool:
         try:

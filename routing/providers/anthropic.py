@@ -48,6 +48,10 @@ class Anthropic:
             return f"{lines}Authorization: Bearer {credential}\r\n"
         return f"{lines}x-api-key: {credential}\r\n"
 
+    def check_address(self, target: Target, base: str) -> str:
+        """See api.Api: the list of models."""
+        return f"{base}/models"
+
     def read_error(self, body: bytes) -> Words:
         """See api.Api."""
         if (read := decode_error(_bodies, body)) is None:

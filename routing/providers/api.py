@@ -31,6 +31,10 @@ class Api(Protocol):
         """Lines of the head that are this API's own, those of the key or token among them, each with its end."""
         ...
 
+    def check_address(self, target: Target, base: str) -> str:
+        """The path, and the query, of a GET that costs nothing and is answered where the backend is well."""
+        ...
+
     def read_error(self, body: bytes) -> Words:
         """What a status other than 200 came with; nothing where it cannot be read."""
         ...

@@ -47,6 +47,10 @@ class Provider(Protocol):
         """
         ...
 
+    async def check(self, target: Target, within_s: float) -> None:
+        """Ask for what costs nothing; returns when the backend answered 200 in time."""
+        ...
+
 
 def _failure(status: int, reason: str, message: str, *, may_have_cost: bool = False) -> GatewayError:
     code = reason if reason in {"backend_unreachable", "backend_timeout"} else "backend_error"

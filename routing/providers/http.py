@@ -74,6 +74,34 @@ class HttpProvider:
         finally:
             bell.close()
 
+    async def check(self, target: Target, within_s: float) -> None:
+        """See base.Provider."""
+        deadline = time.monotonic() + within_s
+        bell = Bell()
+        try:
+            place, credential = _place(target.base_url), await self._credential(target)
+            connection = await self._pool.acquire(place.origin, min(target.connect_timeout_s, within_s))
+            address = self._api.check_address(target, place.path)
+            head = (
+                f"GET {address} HTTP/1.1\r\nHost: {place.host}\r\nUser-Agent: llm-gateway\r\n"
+                f"Accept: */*\r\nAccept-Encoding: identity\r\n{self._api.headers(target, credential)}\r\n"
+            )
+            try:
+                connection.begin(head.encode("ascii"), bell.ring)
+                while not connection.has_head:
+                    if not await bell.wait(deadline):
+                        raise base.backend_timeout("check")
+                await self._refuse_unless_200(target, connection, bell)
+            finally:
+                self._pool.give_back(connection)
+        except UpstreamFailure as failure:
+            raise _as_gateway_error(failure) from None
+        finally:
+            bell.close()
+
+    async def _credential(self, target: Target) -> str | None:
+        return target.credential if target.entra is None else await self._tokens.get(target)
+
     async def _begin(
         self,
         target: Target,
@@ -86,7 +114,7 @@ class HttpProvider:
     ) -> Connection:
         """A connection with the request on its way. Raises Unreachable, or GatewayError where it cannot be signed."""
         place = _place(target.base_url)
-        credential = target.credential if target.entra is None else await self._tokens.get(target)
+        credential = await self._credential(target)
         request = self._head(place, path, target, credential, len(body), request_id) + body
         connection = await self._pool.acquire(place.origin, target.connect_timeout_s)
         connection.begin(request, notify, most_bytes=most_bytes)

@@ -30,6 +30,10 @@ class OpenAI:
         """See api.Api."""
         return "" if credential is None else f"Authorization: Bearer {credential}\r\n"
 
+    def check_address(self, target: Target, base: str) -> str:
+        """See api.Api: the list of models."""
+        return f"{base}/models"
+
     def read_error(self, body: bytes) -> Words:
         """See api.Api."""
         read = decode_error(_bodies, body)

@@ -19,7 +19,7 @@ def plain_path(path: str, query: bytes) -> str:
         return path
     if match := _DEPLOYMENT.fullmatch(path):
         return f"/v1/{match[1]}"
-    return "/v1/responses" if path == "/openai/responses" else path
+    return path.replace("/openai/", "/v1/", 1) if path in ("/openai/responses", "/openai/models") else path
 
 
 def make_token(tenant: str, body: bytes, number: int) -> dict[str, object]:

@@ -4,6 +4,7 @@ The simulator counts a token per word or punctuation mark; prices are 150, 75 an
 """
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
@@ -13,9 +14,11 @@ from langchain_core.messages import AIMessage
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
+from routing.models import BreakerRule
 from tests.dialects.clients import CITY, PIXEL, AnthropicMessages, Client, OpenAIChat, OpenAIResponses
 from tests.factories import Caller, make_caller, wait_for_record
 from tests.processes import Product, Simulator
+from tests.routes import CHAT
 
 HELLO = "Say hello, please."  # 5 tokens
 CLIENTS: list[Any] = [OpenAIChat, AnthropicMessages, OpenAIResponses]
@@ -169,3 +172,24 @@ def test_langchain_streams_over_every_provider(product: Product, caller: Caller)
     said = called.invoke(HELLO)
     assert isinstance(said, AIMessage)
     assert [call["name"] for call in said.tool_calls] == ["get_weather"]
+
+
+@pytest.mark.slow  # it waits for some checks
+def test_every_provider_can_be_checked(product: Product, simulator: Simulator) -> None:
+    callers = [
+        make_caller(simulator.base_url, check_every_s=1, **fields)
+        for name, fields in PROVIDERS.items()
+        if name != "responses"
+    ]
+    for caller in callers:
+        BreakerRule.objects.create(
+            backend=caller.backend, name="any", failures=1, percent=0, statuses="0, 400-599"
+        )
+    product.wait_for_configuration()
+    time.sleep(3)
+    assert {CHAT.ask(product, caller).status_code for caller in callers} == {200}
+    gone = make_caller(simulator.base_url.replace("/v1", "/elsewhere"), check_every_s=1)
+    BreakerRule.objects.create(backend=gone.backend, name="any", failures=1, percent=0, statuses="0, 400-599")
+    product.wait_for_configuration()
+    time.sleep(3)
+    assert CHAT.ask(product, gone).headers["x-gateway-reason"] == "backends_away"

@@ -71,6 +71,9 @@ class Backends(RowKind):
         Field("first_byte_timeout_s", Whole(), "Seconds to the first byte of a stream."),
         Field("idle_timeout_s", Whole(), "Seconds between two pieces of a stream."),
         Field("total_timeout_s", Whole(), "Seconds for a whole call."),
+        Field(
+            "check_every_s", Whole(), "Seconds between checks of whether it is well. 0: by its calls only."
+        ),
         Field("longest_trip_s", Whole(), "Seconds that it is left alone at most when it fails. 0: never."),
         Field(
             "list_price_provider",
