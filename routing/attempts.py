@@ -15,7 +15,7 @@ from billing.admission.holds import Amounts
 from billing.estimate import Estimate
 from billing.usage import NOTHING_USED, Usage
 from routing.gateway import Gateway
-from routing.health.board import UNKNOWN_END, Attempt, End
+from routing.health.board import NOT_SENT, Attempt, End
 from routing.health.breaker import Outcome
 from routing.providers.base import is_backends_fault
 from routing.reach import Reach
@@ -89,6 +89,7 @@ class Attempts:
             check_served(gateway, self._reach, trace)
             raise self._no_backend()
         target, is_probe = found
+        trace.served_model = self._served_model()
         trace.target, trace.price = target, target.price_at(trace.admitted_at)
         assert trace.price is not None, "only what can be priced is chosen"  # noqa: S101
         trace.estimate = estimate
@@ -96,7 +97,7 @@ class Attempts:
         try:
             gateway.record_begin(trace, estimate.usage_at(trace.price))
         except BaseException:
-            attempt.end(UNKNOWN_END)
+            attempt.end(NOT_SENT)
             raise
         self._goes_to(target, attempt)
 
@@ -152,10 +153,10 @@ class Attempts:
         try:
             went_on = await self._fail_over(error, target)
         except BaseException:
-            attempt.end(UNKNOWN_END)
+            attempt.end(NOT_SENT)
             raise
         if not went_on:
-            attempt.end(UNKNOWN_END)
+            attempt.end(NOT_SENT)
             return False
         gateway.metrics.count_backend_error(trace.failed[-1].backend, error.reason)
         self._goes_to(target, attempt)
@@ -196,7 +197,6 @@ class Attempts:
             model = self._model
             self._model = chain.pop(0)
             if (found := await self._choose()) is not None:
-                self._trace.served_model = self._model.catalogue_name
                 return found
             self._model = model
         return None
@@ -246,12 +246,17 @@ class Attempts:
         assert price is not None, "only what can be priced is chosen"  # noqa: S101
         if trace.usage != NOTHING_USED and not await self._holds_more(trace.usage, trace.cost.total_nanousd):
             return False
-        ahead = replace(trace)
+        ahead = replace(trace, served_model=self._served_model())
         ahead.fail_over(error, target, price)
         if not self._gateway.record_growth(ahead, estimate.usage_at(price), attempts=trace.attempts + 1):
             return False
         trace.fail_over(error, target, price)
+        trace.served_model = ahead.served_model
         return True
+
+    def _served_model(self) -> str | None:
+        """The model that serves in place of the one that was asked for."""
+        return None if self._model is self._reach.model else self._model.catalogue_name
 
     async def _holds_more(self, usage: Usage, cost_nanousd: int) -> bool:
         """Hold what the failed call may have cost, beside what is held for the next."""

@@ -8,6 +8,7 @@ from routing.content import order_of, read_content
 from routing.dialects.table import prepare
 from routing.endpoints.base import Request
 from routing.endpoints.bounds import check_max_tokens
+from routing.resilience_models import FallbackCause
 from routing.snapshot import ServedModel, Snapshot, Target
 from teams.errors import GatewayError, model_not_granted, tags_missing
 from teams.key_holder import KeyHolder
@@ -63,15 +64,17 @@ def find_reach(
     """
     if not model.fallbacks:
         return Reach(_fit(request, model, tags))
+    others = [snapshot.models[name] for _, name in model.fallbacks if name in snapshot.models]
+    least = min([longest_answer(None, each.max_output_tokens) for each in (model, *others)])
     try:
-        asked, refusal = _fit(request, model, tags), None
+        asked, refusal = _fit(request, model, tags, least), None
     except GatewayError as error:
         asked, refusal = model.only(()), error
     chains: dict[str, list[ServedModel]] = {}
     for cause, name in model.fallbacks:
-        if (other := _prepared(snapshot, caller, request, name, tags)) is not None:
+        if (other := _prepared(snapshot, caller, request, name, tags, least)) is not None:
             chains.setdefault(cause, []).append(other)
-    if refusal is not None and not chains:
+    if refusal is not None and FallbackCause.ANY not in chains:
         raise refusal
     return Reach(asked, chains)
 
@@ -80,23 +83,25 @@ def _may_use(caller: KeyHolder, model: ServedModel) -> bool:
     return caller.team_id in model.granted_teams and caller.may_use(model.catalogue_name)
 
 
-def _fit(request: Request, model: ServedModel, tags: frozenset[str]) -> ServedModel:
+def _fit(
+    request: Request, model: ServedModel, tags: frozenset[str], most_tokens: int | None = None
+) -> ServedModel:
     """The model by those of its backends that may and can take the request. Raises GatewayError when none is left."""
     if tags and model.targets:
         model = model.only([target for target in model.targets if tags <= target.tags])
         if not model.targets:
             raise tags_missing(model.name, sorted(tags))
-    return prepare(request, model)
+    return prepare(request, model, most_tokens=most_tokens)
 
 
 def _prepared(
-    snapshot: Snapshot, caller: KeyHolder, request: Request, name: str, tags: frozenset[str]
+    snapshot: Snapshot, caller: KeyHolder, request: Request, name: str, tags: frozenset[str], most_tokens: int
 ) -> ServedModel | None:
     other = snapshot.models.get(name)
     if other is None or not _may_use(caller, other):
         return None
     try:
         check_max_tokens(request.max_tokens_field, request.max_tokens, other.max_output_tokens)
-        return _fit(request, other, tags)
+        return _fit(request, other, tags, most_tokens)
     except GatewayError:
         return None

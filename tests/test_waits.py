@@ -14,6 +14,17 @@ NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
     [
         ({}, None),
         ({"retry-after": "7"}, 7),
+        (
+            {
+                "anthropic-ratelimit-requests-remaining": "0",
+                "anthropic-ratelimit-requests-reset": "2026-11-26T12:00:20Z",
+                "anthropic-ratelimit-tokens-remaining": "5",
+                "anthropic-ratelimit-tokens-reset": "2026-11-26T13:00:00Z",
+            },
+            20,
+        ),
+        ({"anthropic-ratelimit-tokens-reset": "2026-11-26T11:00:00+00:00"}, 0),
+        ({"anthropic-ratelimit-tokens-reset": "soon"}, None),
         ({"retry-after": "1.5"}, 1.5),
         ({"retry-after": "0"}, 0),
         ({"retry-after": "Thu, 26 Nov 2026 12:01:00 GMT"}, 60),

@@ -41,8 +41,9 @@ _WRITERS: dict[str, Callable[[Request, str], Writer]] = {
 }
 
 
-def prepare(request: Request, model: ServedModel) -> ServedModel:
+def prepare(request: Request, model: ServedModel, *, most_tokens: int | None = None) -> ServedModel:
     """The model with those of its backends that can take the request; what it is in their forms is kept with it.
+    `most_tokens`: the bound of its answer, for forms that need one, where the caller sets none.
 
     Raises GatewayError when none can: what the first of them has no place for.
     """
@@ -53,7 +54,7 @@ def prepare(request: Request, model: ServedModel) -> ServedModel:
     for form in dict.fromkeys(forms):
         if form != request.endpoint.operation and form not in request.carried:
             try:
-                request.carried[form] = _carry(request, form, model)
+                request.carried[form] = _carry(request, form, model, most_tokens)
             except GatewayError as error:
                 refusals[form] = error
     if not refusals:
@@ -92,10 +93,11 @@ def _form(request: Request, target: Target) -> str:
     return next((form for form in operations if (operation, form) in _CARRY), "")
 
 
-def _carry(request: Request, form: str, model: ServedModel) -> Carried:
+def _carry(request: Request, form: str, model: ServedModel, most_tokens: int | None) -> Carried:
     if (carry := _CARRY.get((request.endpoint.operation, form))) is None:
         raise endpoint_unsupported(model.name, request.endpoint.operation)
-    carried = carry(decode_all(request.fields), longest_answer(None, model.max_output_tokens))
+    most_tokens = most_tokens or longest_answer(None, model.max_output_tokens)
+    carried = carry(decode_all(request.fields), most_tokens)
     if form == "chat" and request.stream:
         carried.fields["stream_options"] = {"include_usage": True}
     return carried

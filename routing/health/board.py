@@ -193,7 +193,7 @@ class End:
     tokens: int | None = None
 
 
-UNKNOWN_END = End()
+NOT_SENT = End(tokens=0)
 
 
 async def _always(backend_id: int, within_s: float) -> bool:

@@ -49,6 +49,7 @@ class BackendNews:
         self._me = secrets.token_hex(8)
         self._ahead_ms = 0.0  # the store's clock against our monotonic one
         self._is_heard = True
+        self._gone: list[str] = []  # workers that told nothing for long
         self._telling: set[asyncio.Task[None]] = set()
         self._on_change = on_change
         board.on_change = self.tell
@@ -80,7 +81,9 @@ class BackendNews:
         told = self._tell_load()
         async with self._store.pipeline(transaction=False) as pipe:
             pipe.time().hgetall(STATES).hset(_LOADS, self._me, told).pexpire(_LOADS, _STALE_MS)
-            (seconds, micros), states, _, _, loads = await pipe.hgetall(_LOADS).execute()
+            if self._gone:
+                pipe.hdel(_LOADS, *self._gone)
+            (seconds, micros), states, *_, loads = await pipe.hgetall(_LOADS).execute()
         self._ahead_ms = seconds * 1000 + micros / 1000 - time.monotonic() * 1000
         self._hear_loads(loads, seconds * 1000 + micros / 1000)
         for backend_id, text in states.items():
@@ -97,9 +100,14 @@ class BackendNews:
 
     def _hear_loads(self, loads: Mapping[str, str], now_ms: float) -> None:
         others = []
+        self._gone = []
         for worker, text in loads.items():
             at_ms, load = json.loads(text)
-            if worker != self._me and now_ms - at_ms < _STALE_MS:
+            if worker == self._me:
+                continue
+            if now_ms - at_ms >= _STALE_MS:
+                self._gone.append(worker)  # else the names of all workers there ever were would stay
+            else:
                 others.append({int(number): (calls, tokens) for number, (calls, tokens) in load.items()})
         self._board.hear_loads(others)
 
