@@ -24,6 +24,7 @@ _KNOWN = frozenset(
         *("function_call", "audio"),
     }
 )
+_THINKING = frozenset({"thinking", "redacted_thinking"})
 _LEAST_THINKING, _THINKING_TOKENS = (
     1_024,
     {"minimal": 1_024, "low": 1_024, "medium": 4_096, "high": 16_384, "xhigh": 32_768},
@@ -166,9 +167,7 @@ def _document(part: Fields, place: str) -> Fields:
 
 
 def _assistant_blocks(message: Fields, place: str, carried: Carried) -> list[Fields]:
-    blocks = [
-        dict(block) for _, block in objects(message.get("thinking_blocks") or [], f"{place}.thinking_blocks")
-    ]
+    blocks = _thinking_blocks(message, f"{place}.thinking_blocks")
     if not blocks and message.get("reasoning_content"):
         carried.drop("messages.reasoning_content")  # without its signature nobody would believe it
     if message.get("audio"):
@@ -193,6 +192,18 @@ def _assistant_blocks(message: Fields, place: str, carried: Carried) -> list[Fie
             "input": _arguments(function.get("arguments"), f"{at}.function.arguments"),
         }
         blocks.append(_cached(call, block))
+    return blocks
+
+
+def _thinking_blocks(message: Fields, place: str) -> list[Fields]:
+    """Of an earlier answer, as they were told (writers.ChatWriter)."""
+    blocks = []
+    for at, block in objects(message.get("thinking_blocks") or [], place):
+        if block.get("type") not in _THINKING:
+            raise field_invalid(
+                f"{at}.type", f"{at!r} must be of the type 'thinking' or 'redacted_thinking'."
+            )
+        blocks.append(dict(block))
     return blocks
 
 
@@ -314,7 +325,4 @@ def _forbids_thinking(to: Fields) -> bool:
         return True
     answers = [turn["content"] for turn in to["messages"] if turn["role"] == "assistant"]
     last = answers[-1] if answers else []
-    return any(block["type"] == "tool_use" for block in last) and last[0]["type"] not in (
-        "thinking",
-        "redacted_thinking",
-    )
+    return any(block["type"] == "tool_use" for block in last) and last[0]["type"] not in _THINKING
