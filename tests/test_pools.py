@@ -202,9 +202,7 @@ def test_a_backend_that_is_checked_is_found_out_and_found_well_without_a_call(
         Route.objects.create(model=model, backend=make_backend(simulator.base_url), priority=2)
         product.wait_for_configuration()
         event_of(caller.backend, "backend.trip")
-        answer = CHAT.ask(product, caller)
-        assert answer.headers["x-gateway-attempts"] == "1"
-        assert answer.headers["x-gateway-backend"] != caller.backend.name
+        assert all(body == b"" for body in first.bodies), "checks have no body, and cost nothing"
+        assert served_by(product, caller) != caller.backend.name
         first.answer_json(b'{"data": []}')
         event_of(caller.backend, "backend.return")
-        assert all(body == b"" for body in first.bodies), "checks have no body, and cost nothing"
