@@ -13,7 +13,8 @@ OPEN_MARK = (
 
 
 class FailedAttempt(msgspec.Struct, frozen=True):
-    """A call to a backend after which another was made for the same request. Money in nano-dollars."""
+    """A call to a backend after which another was made for the same request. Money in nano-dollars.
+    `was_continued`: it had begun to answer, and the next went on where it broke off."""
 
     backend_id: int
     backend: str
@@ -22,6 +23,7 @@ class FailedAttempt(msgspec.Struct, frozen=True):
     input_tokens: int
     output_tokens: int
     cost_nanousd: int
+    was_continued: bool = False
 
 
 class LedgerEntry(msgspec.Struct):

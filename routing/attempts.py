@@ -14,6 +14,8 @@ from billing.admission.account import AdmittedKind
 from billing.admission.holds import Amounts
 from billing.estimate import Estimate
 from billing.usage import NOTHING_USED, Usage
+from routing.dialects.table import prepare
+from routing.endpoints.base import Request
 from routing.gateway import Gateway
 from routing.health.board import NOT_SENT, Attempt, End
 from routing.health.breaker import Outcome
@@ -138,20 +140,22 @@ class Attempts:
             )
         )
 
-    async def go_on(self, error: GatewayError) -> bool:
+    async def go_on(self, error: GatewayError, *, said_tokens: int = 0) -> bool:
         """After the failure of the present call, charged by now: whether another is made, to `target` as it is then.
+        `said_tokens`: of an answer that had begun, and that the other is to continue: it reads them.
 
         Never after an error of the caller's making, nor when the time or the number of calls is used up, nor when
         what the failed call may have cost leaves too little for another.
         """
         gateway, trace = self._gateway, self._trace
         self.end(error)
-        if (cause := self._may_go_on(error)) is None or (found := await self._next(error, cause)) is None:
+        cause = self._may_go_on(error, is_continued=said_tokens > 0)
+        if cause is None or (found := await self._next(error, cause)) is None:
             return False
         target, is_probe = found
         attempt = gateway.board.begin(target, is_probe=is_probe, tokens=self._tokens)
         try:
-            went_on = await self._fail_over(error, target)
+            went_on = await self._fail_over(error, target, said_tokens)
         except BaseException:
             attempt.end(NOT_SENT)
             raise
@@ -162,14 +166,20 @@ class Attempts:
         self._goes_to(target, attempt)
         return True
 
+    def prepare(self, request: Request) -> None:
+        """Make a request that continues another's ready for the present backend; in what it has of its own it is as
+        the first, which was."""
+        prepare(request, self._model)
+
     def _goes_to(self, target: Target, attempt: Attempt) -> None:
         self.target, self._attempt = target, attempt
         self._tried.add(target.backend_id)
         self._trace.call_begins()
 
-    def _may_go_on(self, error: GatewayError) -> FallbackCause | None:
-        """Why another call may be made; None when none may."""
-        if self._trace.attempts >= self._gateway.options.max_attempts or time.monotonic() >= self._ends_at:
+    def _may_go_on(self, error: GatewayError, *, is_continued: bool) -> FallbackCause | None:
+        """Why another call may be made; None when none may. A stream may be cut, and continued, at any time."""
+        is_late = time.monotonic() >= self._ends_at and not is_continued
+        if is_late or self._trace.attempts >= self._gateway.options.max_attempts:
             return None
         return FallbackCause.ANY if is_backends_fault(error) else _CAUSES.get(error.code or "")
 
@@ -239,18 +249,21 @@ class Attempts:
                 return near
         return ready
 
-    async def _fail_over(self, error: GatewayError, target: Target) -> bool:
+    async def _fail_over(self, error: GatewayError, target: Target, said_tokens: int) -> bool:
         """Hold and note what the next call may come to beside the failed one, and move on to it."""
         trace, estimate, price = self._trace, self._trace.estimate, target.price_at(self._trace.admitted_at)
         assert estimate is not None, "the first call has begun"  # noqa: S101
         assert price is not None, "only what can be priced is chosen"  # noqa: S101
-        if trace.usage != NOTHING_USED and not await self._holds_more(trace.usage, trace.cost.total_nanousd):
-            return False
+        if trace.usage != NOTHING_USED:
+            again = Usage(input_tokens=said_tokens)
+            cost_nanousd = trace.cost.total_nanousd + price.cost(again).total_nanousd
+            if not await self._holds_more(trace.usage + again, cost_nanousd):
+                return False
         ahead = replace(trace, served_model=self._served_model())
-        ahead.fail_over(error, target, price)
+        ahead.fail_over(error, target, price, was_continued=said_tokens > 0)
         if not self._gateway.record_growth(ahead, estimate.usage_at(price), attempts=trace.attempts + 1):
             return False
-        trace.fail_over(error, target, price)
+        trace.fail_over(error, target, price, was_continued=said_tokens > 0)
         trace.served_model = ahead.served_model
         return True
 

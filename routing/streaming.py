@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from billing.usage import Usage
 from routing.attempts import Attempts, stream_limit_s
 from routing.call import Call
-from routing.dialects.base import Relay
-from routing.dialects.table import find_exchange
+from routing.continuation import continue_request, may_be_continued
+from routing.dialects.base import Exchange, Relay
+from routing.dialects.table import find_exchange, make_writer
+from routing.dialects.translated import TranslatedRelay
 from routing.endpoints.base import Request
 from routing.endpoints.usage import has_text
 from routing.gateway import Gateway
@@ -77,8 +79,9 @@ async def relay_stream(
         elif relay.usage is not None and _is_believable(relay, ending):
             note.write(relay.usage)
         else:
-            await gateway.finish(_count(gateway, request, backend.target, relay, note))
-    yield relay.closing(trace.usage) if ending is None else relay.failing(ending)
+            await gateway.finish(_count(gateway, source.request, backend.target, relay, note))
+    told = trace.usage + trace.failed_usage if source.is_continued else trace.usage
+    yield relay.closing(told) if ending is None else relay.failing(ending)
 
 
 class _Source:
@@ -86,26 +89,51 @@ class _Source:
 
     def __init__(self, gateway: Gateway, request: Request, attempts: Attempts, trace: Trace) -> None:
         self._gateway = gateway
-        self._request = request
+        self.request = request  # as the present backend is asked it
+        self.is_continued = False
         self._attempts = attempts
         self._trace = trace
+        continues = trace.caller is not None and trace.caller.owner.continues_streams
+        may_continue = continues and trace.reserve is None and may_be_continued(request)
+        self._writer = make_writer(request, trace) if may_continue else None
         self.backend = self._open()
 
     async def next_piece(self) -> bytes:
-        """See BackendStream; where a backend fails before its first byte, the next one's."""
+        """See BackendStream; where a backend fails before its first byte, the next one's, and after it too, where the
+        stream may be continued."""
         while True:
             try:
                 return await self.backend.next_piece()
             except GatewayError as error:
                 if self.backend.has_begun:
-                    raise
-                await self._charge_unanswered(error)
-                if not await self._attempts.go_on(error):
+                    went_on = await self._continue(error)
+                else:
+                    await self._charge_unanswered(error)
+                    went_on = await self._attempts.go_on(error)
+                if not went_on:
                     raise
                 self.backend = self._open()
 
     def _open(self) -> "BackendStream":
-        return BackendStream(self._gateway, self._request, self._attempts.target, self._trace)
+        target = self._attempts.target
+        exchange = find_exchange(self.request, target, self._trace, self._writer)
+        return BackendStream(self._gateway, self.request, target, exchange, self._trace)
+
+    async def _continue(self, error: GatewayError) -> bool:
+        """Have another backend go on where this one stopped."""
+        relay, target = self.backend.relay, self.backend.target
+        if self._writer is None or not isinstance(relay, TranslatedRelay) or not relay.has_only_text:
+            return False
+        self.backend.close()
+        usage = await count_use(self._gateway, self.request, target, relay.texts())
+        request = continue_request(self.request, "".join(relay.texts()), usage.output_tokens)
+        self._trace.charge(usage)
+        if request is None or not await self._attempts.go_on(error, said_tokens=usage.output_tokens):
+            return False
+        self.backend.is_sent = False  # it is charged, whatever becomes of the next
+        self.request, self.is_continued = request, True
+        self._attempts.prepare(request)
+        return True
 
     async def _charge_unanswered(self, error: GatewayError) -> None:
         """Be done with a backend that failed before its first byte; it may bill the prompt all the same."""
@@ -113,7 +141,7 @@ class _Source:
         if not error.may_have_cost:
             self.backend.is_sent = False  # what was refused costs nothing, whatever becomes of this request
         elif self.backend.is_sent:
-            self._trace.charge(await count_use(self._gateway, self._request, self.backend.target, []))
+            self._trace.charge(await count_use(self._gateway, self.request, self.backend.target, []))
 
 
 def _is_believable(relay: Relay, ending: GatewayError | None) -> bool:
@@ -158,14 +186,15 @@ async def _count(gateway: Gateway, request: Request, target: Target, relay: Rela
 class BackendStream:
     """The backend's side of one stream, under its time limits."""
 
-    def __init__(self, gateway: Gateway, request: Request, target: Target, trace: Trace) -> None:
+    def __init__(
+        self, gateway: Gateway, request: Request, target: Target, exchange: Exchange, trace: Trace
+    ) -> None:
         """Begin to open the stream at once."""
         self.target = target
         self.has_begun = False  # its first byte is here
         self._keepalive_s = gateway.options.keepalive_s
         self._keepalive_at = 0.0
         self._bytes_left = _MOST_TIMES * gateway.options.max_answer_bytes
-        exchange = find_exchange(request, target, trace)
         self.relay = exchange.relay()
         self._keep_alive = request.endpoint.wire.keep_alive
         self._trace = trace

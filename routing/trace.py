@@ -69,8 +69,11 @@ class Trace:
             self.called_at = self.attempt_at
         self.attempts += 1
 
-    def fail_over(self, error: GatewayError, target: Target, price: Price) -> None:
-        """The present call failed, and what it may have cost is charged; the next goes to `target`."""
+    def fail_over(
+        self, error: GatewayError, target: Target, price: Price, *, was_continued: bool = False
+    ) -> None:
+        """The present call failed, and what it may have cost is charged; the next goes to `target`, and may continue
+        what the failed one had begun."""
         assert self.target is not None, "a call was made"  # noqa: S101
         attempt = FailedAttempt(
             backend_id=self.target.backend_id,
@@ -80,6 +83,7 @@ class Trace:
             input_tokens=self.usage.input_tokens,
             output_tokens=self.usage.output_tokens,
             cost_nanousd=self.cost.total_nanousd,
+            was_continued=was_continued,
         )
         self.failed += (attempt,)
         self.failed_usage += self.usage

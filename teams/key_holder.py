@@ -31,6 +31,7 @@ class KeyOwner:
     required_tags: frozenset[str] = NO_TAGS
     application_tags: Mapping[int, frozenset[str]] = field(default_factory=dict)  # of those that have any
     regions: tuple[str, ...] = ()
+    continues_streams: bool = False
     is_current: bool = True
 
 
@@ -148,6 +149,7 @@ def _read_owner(team_id: int) -> KeyOwner:
         required_tags=frozenset(team.required_tags),
         application_tags={number: frozenset(tags) for _, number, tags in applications if tags},
         regions=tuple(team.regions),
+        continues_streams=team.continues_streams,
     )
 
 

@@ -132,6 +132,12 @@ class Team(models.Model):
         ),
     )
     required_tags = _tags("Its calls only go to backends that have all of these, also by fallback.")
+    continues_streams = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="A streamed text whose backend breaks off is continued by another backend, where one can. The model "
+        "is told what was said so far; the record says so.",
+    )
     regions = _tags(
         "Of the backends of a group those in the first of these regions are preferred, in this order."
     )

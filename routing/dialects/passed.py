@@ -2,6 +2,9 @@
 
 from billing.usage import Usage
 from routing.dialects.base import Relay
+from routing.dialects.readers import Reader
+from routing.dialects.translated import TranslatedRelay
+from routing.dialects.writers import Writer
 from routing.endpoints.base import Request
 
 
@@ -27,6 +30,20 @@ class Passed:
     def relay(self) -> Relay:
         """See base.Exchange."""
         return self._request.endpoint.relay(self._request, self._request_id)
+
+
+class Retold(Passed):
+    """The same for a stream that another backend may have to continue: told anew, so that it stays one stream."""
+
+    __slots__ = ("_reader", "_writer")
+
+    def __init__(self, request: Request, request_id: str, reader: Reader, writer: Writer) -> None:
+        super().__init__(request, request_id)
+        self._reader, self._writer = reader, writer
+
+    def relay(self) -> Relay:
+        """See base.Exchange."""
+        return TranslatedRelay(self._reader, self._writer)
 
 
 class PassedAnswer:

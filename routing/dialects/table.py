@@ -10,7 +10,7 @@ from routing.dialects.fields import Carried, Fields, decode_all
 from routing.dialects.messages_reader import MessagesReader
 from routing.dialects.messages_to_chat import messages_to_chat
 from routing.dialects.messages_writer import MessagesWriter
-from routing.dialects.passed import Passed
+from routing.dialects.passed import Passed, Retold
 from routing.dialects.readers import Reader
 from routing.dialects.responses_to_chat import responses_to_chat
 from routing.dialects.responses_writer import ResponsesWriter
@@ -65,12 +65,20 @@ def prepare(request: Request, model: ServedModel, *, most_tokens: int | None = N
     return model.only(left)
 
 
-def find_exchange(request: Request, target: Target, trace: Trace) -> Exchange:
-    """How `request`, which was prepared, is put to `target`."""
+def make_writer(request: Request, trace: Trace) -> Writer:
+    """Tells answers in the caller's form."""
+    return _WRITERS[request.endpoint.operation](request, str(trace.request_id))
+
+
+def find_exchange(request: Request, target: Target, trace: Trace, writer: Writer | None = None) -> Exchange:
+    """How `request`, which was prepared, is put to `target`. `writer`: of a stream that may be continued by another
+    backend, the one that tells all of it."""
     operation, request_id = request.endpoint.operation, str(trace.request_id)
     form = _form(request, target)
     if form == operation:
         trace.dropped = ()
+        if writer is not None and form in _READERS:
+            return Retold(request, request_id, _READERS[form](), writer)
         return Passed(request, request_id)
     carried = request.carried[form]
     if form == "messages" and target.api_version >= NO_SAMPLING_VERSION:
@@ -81,7 +89,7 @@ def find_exchange(request: Request, target: Target, trace: Trace) -> Exchange:
         fields=carried.fields,
         dropped=trace.dropped,
         make_reader=_READERS[form],
-        make_writer=lambda: _WRITERS[operation](request, request_id),
+        make_writer=lambda: writer or make_writer(request, trace),
     )
 
 

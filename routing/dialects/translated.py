@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from billing.usage import Usage
-from routing.dialects.events import Event, Reported, text_of
+from routing.dialects.events import Began, Event, Reported, Text, text_of
 from routing.dialects.parts import gather
 from routing.dialects.readers import Reader
 from routing.dialects.writers import Writer
@@ -78,6 +78,7 @@ class TranslatedRelay:
         self.is_faulty = False
         self.usage: Usage | None = None
         self.is_usage_final = False
+        self.has_only_text = True  # and may be continued
 
     @property
     def has_ended(self) -> bool:
@@ -129,4 +130,5 @@ class TranslatedRelay:
             return b""
         if text := text_of(event):
             self._texts.append(text)
+        self.has_only_text = self.has_only_text and isinstance(event, Began | Text)
         return self._writer.write(event)

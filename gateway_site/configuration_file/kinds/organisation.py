@@ -56,6 +56,11 @@ class Teams(RowKind):
         ),
         Field("required_tags", ListOf(Text()), "Its calls only go to backends that have all of these."),
         Field(
+            "continues_streams",
+            Flag(),
+            "`true`: a streamed text whose backend breaks off is continued by another.",
+        ),
+        Field(
             "regions", ListOf(Text()), "Of the backends of a group those in the first of these are preferred."
         ),
     )
