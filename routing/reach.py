@@ -1,7 +1,9 @@
 """What one request can reach: the model it asks for, and those that may serve in its place."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import msgspec
 
 from billing.estimate import longest_answer
 from routing.content import order_of, read_content
@@ -13,13 +15,14 @@ from routing.snapshot import ServedModel, Snapshot, Target
 from teams.errors import GatewayError, model_not_granted, tags_missing
 from teams.key_holder import KeyHolder
 
+_NO_FALLBACKS: Mapping[str, Sequence[ServedModel]] = MappingProxyType({})
 
-@dataclass(frozen=True, slots=True)
-class Reach:
+
+class Reach(msgspec.Struct, frozen=True):
     """`fallbacks`: by the cause for which they serve (resilience_models.FallbackCause), in their order."""
 
     model: ServedModel
-    fallbacks: Mapping[str, Sequence[ServedModel]] = field(default_factory=dict)
+    fallbacks: Mapping[str, Sequence[ServedModel]] = _NO_FALLBACKS
 
     @property
     def models(self) -> list[ServedModel]:

@@ -85,8 +85,11 @@ class KeyHolder:
 
     def required_tags(self, application_id: int | None) -> frozenset[str]:
         """What every backend must have that is called with this key for this application of its team."""
-        own = NO_TAGS if self.rules is None else self.rules.required_tags
-        return self.owner.required_tags | own | self.owner.application_tags.get(application_id or 0, NO_TAGS)
+        owner, rules = self.owner, self.rules
+        if rules is None and not owner.required_tags and not owner.application_tags:
+            return NO_TAGS
+        own = NO_TAGS if rules is None else rules.required_tags
+        return owner.required_tags | own | owner.application_tags.get(application_id or 0, NO_TAGS)
 
     def may_use(self, model: str) -> bool:
         """Whether the key's own rules allow the model; the team's grants are another matter."""

@@ -37,7 +37,15 @@ def document() -> dict[str, list[dict[str, Any]]]:
         "teams": [
             {"slug": "t", "department": "d", "name": "yes"},
             {"slug": "u", "department": "d", "name": "null", "is_active": False, "reserve": "typical"},
-            {"slug": "v", "department": "d", "name": "V", "counters_away": "allow", "required_tags": ["eu"]},
+            {
+                "slug": "v",
+                "department": "d",
+                "name": "V",
+                "counters_away": "allow",
+                "required_tags": ["eu"],
+                "regions": ["west", "north"],
+                "continues_streams": True,
+            },
         ],
         "applications": [{"team": "t", "slug": "a", "name": "1.0"}],
         "people": [

@@ -180,15 +180,20 @@ class OneOf(Form):
 
 
 class ListOf(Form):
-    """A list, each value once; their order means nothing."""
+    """A list, each value once. Unless it `is_ordered`, the order means nothing."""
 
-    def __init__(self, inner: Form) -> None:
+    def __init__(self, inner: Form, *, is_ordered: bool = False) -> None:
         self.inner = inner
+        self.is_ordered = is_ordered
         self.section = inner.section
-        self.described = f"a list of {inner.described}"
+        self.described = f"a list of {inner.described}" + (", in its order" if is_ordered else "")
+
+    def arrange(self, values: Iterable[str]) -> list[str]:
+        """As the values are compared and exported."""
+        return list(values) if self.is_ordered else sorted(values)
 
     def read(self, node: Node) -> list[str]:
-        """Sorted."""
+        """Sorted, unless the order means something."""
         if not isinstance(node, Items):
             raise misfit(node.mark, "a list such as [a, b] is expected here")
         values: dict[str, Mark] = {}
@@ -204,4 +209,4 @@ class ListOf(Form):
             values[value] = item.mark
         if faults:
             raise ConfigurationFileError(faults)
-        return sorted(values)
+        return self.arrange(values)

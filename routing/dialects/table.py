@@ -47,12 +47,13 @@ def prepare(request: Request, model: ServedModel, *, most_tokens: int | None = N
 
     Raises GatewayError when none can: what the first of them has no place for.
     """
+    operation = request.endpoint.operation
     forms = [_form(request, target) for target in model.targets]
-    if all(form == request.endpoint.operation for form in forms):
+    if forms.count(operation) == len(forms):
         return model
     refusals: dict[str, GatewayError] = {}
     for form in dict.fromkeys(forms):
-        if form != request.endpoint.operation and form not in request.carried:
+        if form != operation and form not in request.carried:
             try:
                 request.carried[form] = _carry(request, form, model, most_tokens)
             except GatewayError as error:

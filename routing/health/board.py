@@ -4,6 +4,8 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from routing.health.breaker import Breaker, Outcome, State
 from routing.health.quota import Load
 from routing.snapshot import Target
@@ -129,6 +131,7 @@ class Board:
     def begin(self, target: Target, *, is_probe: bool = False, tokens: int = 0) -> "Attempt":
         """A call of about so many tokens goes out."""
         attempt = Attempt(self, self.of(target), self._clock(), is_probe)
+        attempt.adapts = target.quota.adapts
         if target.quota.tokens_per_minute:
             attempt.tokens = tokens
             attempt.health.load.add_tokens(attempt.began, tokens)
@@ -140,10 +143,11 @@ class Board:
         load = health.load
         if attempt.tokens and end.tokens is not None:
             load.add_tokens(now, end.tokens - attempt.tokens)
-        if outcome is not None and (outcome.status in _TOO_MUCH or reason == "backend_timeout"):
-            load.tide.throttled(now, load.under_way)
-        elif end.first_byte_s is not None:
-            load.tide.answered(now, load.under_way, end.first_byte_s if end.is_stream else None)
+        if attempt.adapts:
+            if outcome is not None and (outcome.status in _TOO_MUCH or reason == "backend_timeout"):
+                load.tide.throttled(now, load.under_way)
+            elif end.first_byte_s is not None:
+                load.tide.answered(now, load.under_way, end.first_byte_s if end.is_stream else None)
         load.under_way -= 1
         if end.first_byte_s is not None:
             health.learn(end.first_byte_s)
@@ -163,7 +167,7 @@ class Board:
 class Attempt:
     """One call under way."""
 
-    __slots__ = ("_board", "_has_ended", "began", "health", "is_probe", "tokens")
+    __slots__ = ("_board", "_has_ended", "adapts", "began", "health", "is_probe", "tokens")
 
     def __init__(self, board: Board, health: Health, began: float, is_probe: bool) -> None:
         self._board = board
@@ -172,6 +176,7 @@ class Attempt:
         self.began = began
         self.is_probe = is_probe
         self.tokens = 0  # that were counted when it began
+        self.adapts = False
         health.load.under_way += 1
 
     def end(self, end: "End") -> None:
@@ -181,8 +186,7 @@ class Attempt:
             self._board.end(self, end)
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(msgspec.Struct, frozen=True):
     """How a call ended. `outcome`: None when that cannot be said, as when the caller left; `first_byte_s`: of a call
     that was answered; `tokens`: that it came to, None where that is not known."""
 

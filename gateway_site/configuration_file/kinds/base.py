@@ -12,6 +12,7 @@ from django.utils.text import capfirst
 
 from audit.admin_trail import lock_facts, record_addition, record_change
 from gateway_site.configuration_file.faults import Fault
+from gateway_site.configuration_file.forms import ListOf
 from gateway_site.configuration_file.removal import remove_with_trail
 from gateway_site.configuration_file.schema import Entry, Field, Identity, tell_identity
 
@@ -151,7 +152,9 @@ class RowKind(Kind):
     def read(self, target: Any) -> dict[str, Any]:
         """The exported fields of a row."""
         return {
-            field.name: self._read_field(target, field.name) for field in self.fields if field.is_exported
+            field.name: _arranged(field, self._read_field(target, field.name))
+            for field in self.fields
+            if field.is_exported
         }
 
     def known_names(self) -> set[str]:
@@ -198,3 +201,8 @@ class RowKind(Kind):
         for part in self.paths.get(name, name).split("__"):
             target = None if target is None else getattr(target, part)
         return target
+
+
+def _arranged(field: Field, value: Any) -> Any:
+    """A list as the file has it, whatever wrote it."""
+    return field.form.arrange(value) if isinstance(field.form, ListOf) else value
