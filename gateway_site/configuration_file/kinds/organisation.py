@@ -61,7 +61,9 @@ class Teams(RowKind):
             "`true`: a streamed text whose backend breaks off is continued by another.",
         ),
         Field(
-            "regions", ListOf(Text(), is_ordered=True), "Of a group's backends those in the first of these are preferred."
+            "regions",
+            ListOf(Text(), is_ordered=True),
+            "Of a group's backends those in the first of these are preferred.",
         ),
     )
 
