@@ -164,9 +164,17 @@ def processes(pytestconfig: pytest.Config) -> Iterator[Processes]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _processes_of_a_module(request: pytest.FixtureRequest) -> Iterator[None]:
-    """What a module starts ends with it, so that it takes no time from the next."""
+    """What a module starts ends with it, and so do its models and backends: neither takes time from the next. With
+    each change of configuration every worker reads all that is active."""
     with _processes_of(request):
         yield
+    from django.db import DatabaseError
+
+    from routing.models import Backend, CatalogueModel
+
+    with contextlib.suppress(DatabaseError):  # where a module leaves no database that can be written
+        for kind in (CatalogueModel, Backend):
+            kind.objects.filter(is_active=True).update(is_active=False)
 
 
 @pytest.fixture(autouse=True)

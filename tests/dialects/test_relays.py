@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from billing.usage import NOTHING_USED, Usage
@@ -109,6 +109,7 @@ def test_cut_at_every_byte_it_is_the_same_stream(pair: str) -> None:
 
 
 @EVERY_PAIR
+@settings(max_examples=25, deadline=None)
 @given(cuts=st.lists(st.integers(0, 3000), max_size=20), crlf=st.booleans())
 def test_cut_anywhere_it_is_the_same_stream(pair: str, cuts: list[int], crlf: bool) -> None:
     data, make = PAIRS[pair]

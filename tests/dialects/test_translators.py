@@ -303,21 +303,21 @@ def carry(make: Any) -> None:
     assert all(name.isascii() and name.isprintable() for name in carried.dropped)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(messages=st.lists(turns, max_size=4), fields=extras, most=st.integers(1, 5000))
 def test_any_chat_is_carried_or_refused(messages: list[Any], fields: dict[str, Any], most: int) -> None:
     given = {name: value for name, value in fields.items() if value is not None}
     carry(lambda: chat_to_messages({"model": "m", "messages": messages, **given}, most_tokens=most))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(messages=st.lists(turns, max_size=4), fields=extras)
 def test_any_message_is_carried_or_refused(messages: list[Any], fields: dict[str, Any]) -> None:
     given = {name: value for name, value in fields.items() if value is not None}
     carry(lambda: messages_to_chat({"model": "m", "max_tokens": 5, "messages": messages, **given}))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(items=st.lists(turns | parts, max_size=4), fields=extras, keeps=st.booleans())
 def test_any_response_is_carried_or_refused(items: list[Any], fields: dict[str, Any], keeps: bool) -> None:
     def make() -> Carried:
