@@ -112,8 +112,12 @@ FOR_ALL: dict[str, Any] = {"period": "month", "amount": CALLS * CALL_NANOUSD}
     ("budgets", "end_user"),
     [
         ([FOR_ALL], ""),
-        ([FOR_ALL | {"amount": 10 * FOR_ALL["amount"]}, FOR_ALL | {"period": "year"}], ""),
-        ([FOR_ALL | {"end_user": "*"}], "ann"),
+        pytest.param(
+            [FOR_ALL | {"amount": 10 * FOR_ALL["amount"]}, FOR_ALL | {"period": "year"}],
+            "",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param([FOR_ALL | {"end_user": "*"}], "ann", marks=pytest.mark.slow),
     ],
     ids=["one budget", "two windows", "an end user's"],
 )

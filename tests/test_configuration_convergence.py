@@ -202,7 +202,6 @@ WHOLE_FILES = given(history=HISTORY, wanted=states())
 SINGLE_CHANGES = given(before=states(), wanted=states(), data=st.data())
 
 test_a_whole_file_wins_over_any_history = FEW(WHOLE_FILES(a_whole_file_wins_over_any_history))
-test_single_changes_converge_in_any_order = FEW(SINGLE_CHANGES(single_changes_converge_in_any_order))
 
 
 @pytest.mark.slow

@@ -240,6 +240,7 @@ def test_keys_do_not_move_to_other_peppers() -> None:
     assert apply({"keys": [entry]}) == counts(added=1)
 
 
+@pytest.mark.slow
 def test_sections_can_be_left_out() -> None:
     make_model(make_backend("https://a.example/v1"), team=make_team())
     out = StringIO()

@@ -26,7 +26,12 @@ def make_pool(product: Product, simulator: Simulator, forms: Any, *answers: dict
     return caller
 
 
-@pytest.mark.parametrize("forms", [(a, b) for a in FORMS for b in FORMS], ids="-".join)
+ALIKE = [
+    pytest.param(pair, marks=pytest.mark.slow) for pair in (("openai", "openai"), ("anthropic", "anthropic"))
+]
+
+
+@pytest.mark.parametrize("forms", [("openai", "anthropic"), ("anthropic", "openai"), *ALIKE], ids="-".join)
 @pytest.mark.parametrize("kind", [OpenAIChat, AnthropicMessages, OpenAIResponses], ids=lambda kind: kind.name)
 def test_another_backend_goes_on_where_one_broke_off(
     product: Product, simulator: Simulator, forms: tuple[str, str], kind: Any

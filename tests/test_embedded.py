@@ -242,6 +242,7 @@ for service in (EmbeddedPostgres(Path(sys.argv[1]) / "p"), EmbeddedValkey(Path(s
 """
 
 
+@pytest.mark.slow
 @as_root
 def test_both_run_as_an_ordinary_user(folder: Path) -> None:
     shutil.chown(folder, "nobody")

@@ -501,6 +501,7 @@ def test_behind_a_trusted_proxy_the_callers_address_counts(
     assert response.headers.get("x-gateway-reason", "") == reason
 
 
+@pytest.mark.slow
 def test_the_last_use_is_written_with_the_callers_address(proxied: Product, caller: Caller) -> None:
     proxied.wait_for_configuration()
     created = make_key(caller)

@@ -113,6 +113,7 @@ def test_streams_are_open_while_they_run(product: Product, caller: Caller) -> No
     wait_for(lambda: scrape(product).sum("gateway_open_streams") == 0, "the stream to be closed")
 
 
+@pytest.mark.slow
 def test_any_worker_gives_the_sum_and_a_killed_one_takes_nothing_back(
     processes: Processes, simulator: Simulator, tmp_path: Path
 ) -> None:

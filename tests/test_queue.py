@@ -309,7 +309,7 @@ def test_a_worker_bounds_what_waits_in_it(
 def test_metrics_tell_who_waited(product: Product, simulator: Simulator) -> None:
     caller = make_waiting(simulator, product, max_queue_s=1)
     team = caller.team.slug
-    with Slow(product, simulator, caller, 2.0):
+    with Slow(product, simulator, caller, 4.0):  # much longer than the second that the next but one waits
         waiter = Waiter(product, caller)
         Queue(caller).wait_for(1)
         assert scrape(product).sum("gateway_queue_waiting") >= 1

@@ -117,6 +117,7 @@ def test_the_credentials_of_the_run_are_known_by_value() -> None:
     assert all(secrets[kind] for kind in ("the signing key", "a pepper", "a field key", "the metrics token"))
 
 
+@pytest.mark.slow
 def test_the_pages_of_an_administrator_are_among_the_places(product: Product, tmp_path: Path) -> None:
     assert crawl(product, tmp_path) > 40
     names = " ".join(path.name for path in tmp_path.iterdir())

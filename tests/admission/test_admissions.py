@@ -123,6 +123,7 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]
     valkey.stop()
 
 
+@pytest.mark.slow
 def test_a_crowd_is_admitted_to_the_last(valkey: EmbeddedValkey) -> None:
     """All ask at once; were all sent at once, the last would be answered too late."""
 
@@ -140,6 +141,7 @@ def test_a_crowd_is_admitted_to_the_last(valkey: EmbeddedValkey) -> None:
     run(valkey.url(), play)
 
 
+@pytest.mark.slow
 def test_who_leaves_while_a_crowd_waits_holds_nothing(valkey: EmbeddedValkey) -> None:
     async def play(worker: Worker) -> None:
         admissions = worker.make()

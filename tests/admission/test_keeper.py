@@ -214,6 +214,7 @@ def test_a_department_without_rules_or_that_is_gone_holds_nothing_up(tmp_path: P
     assert files(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_the_shippers_process_has_a_keeper(
     office: Office, worker: Worker, tmp_path: Path, processes: Processes
 ) -> None:

@@ -14,6 +14,7 @@ USD = 1_000_000_000
 LONG = "an-end-user-with-a-very-long-name-" * 5
 
 
+@pytest.mark.slow
 def test_a_budget_is_made_from_the_teams_page_changed_and_deleted(browser: Browser) -> None:
     team, model = make_team(), make_model()
     browser.sign_in(make_admin())

@@ -25,6 +25,7 @@ def test_a_person_signs_in_and_out(browser: Browser) -> None:
     assert browser.driver.get_cookie("sessionid") is None
 
 
+@pytest.mark.slow
 def test_a_person_changes_the_password(browser: Browser) -> None:
     account, new = make_account(), "staple battery horse correct"
     browser.sign_in(account)

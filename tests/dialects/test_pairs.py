@@ -43,7 +43,17 @@ def told(simulator: Simulator, **faults: Any) -> str:
     return f"{root}/with/{quote(json.dumps(faults), safe='')}/v1"
 
 
-@pytest.fixture(scope="module", params=PROVIDERS)
+ALIKE = {
+    "responses",
+    "azure",
+    "azure v1",
+}  # in all but places and signatures: whole only among the long tests
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[pytest.mark.slow] if name in ALIKE else []) for name in PROVIDERS],
+)
 def provider(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -155,6 +165,7 @@ def test_without_figures_of_the_backend_our_own_count_is_told_and_billed(
     assert (said.input_tokens, said.output_tokens) == (record.input_tokens, record.output_tokens)
 
 
+@pytest.mark.slow
 def test_langchain_streams_over_every_provider(product: Product, caller: Caller) -> None:
     model = ChatOpenAI(base_url=product.base_url, api_key=SecretStr(caller.secret), model=caller.model)
     assert "".join(str(chunk.content) for chunk in model.stream(HELLO)).endswith(".")
