@@ -5,7 +5,7 @@ are in docs/explanation/routing.md, and the score is in the trace.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -15,24 +15,36 @@ from routing.resilience_models import Suit
 
 _MOST_CHARACTERS = 4_000
 _LONG_CHARACTERS = 2_000
-_CODE = re.compile(
-    r"```|^\s*(?:def|class|import|from \w+ import|func|fn|public|private|const|let|var|return|#include)\b|"
-    r"[{};]\s*$|=>|->|\b(?:function|SELECT\b.+\bFROM|stack trace|traceback|regex|refactor|unit tests?|compile[rs]?|"
-    r"debug|bug|API|SQL|JSON|YAML|Python|JavaScript|TypeScript|Rust|Golang|Java|C\+\+|bash|kubectl|git)\b",
-    re.MULTILINE,
+# Words and not expressions: a caller writes the text, and it is read on the event loop.
+_WORD = re.compile(r"\w+")
+_CODE_WORDS = frozenset(
+    """
+    api sql json yaml python javascript typescript rust golang java bash kubectl git regex refactor traceback
+    debug bug compile compiles compiler function select import stacktrace
+    """.split()  # noqa: SIM905 - a list literal takes a word per line
 )
-_REASONING = re.compile(
-    r"\b(?:why|prove|derive|explain how|step by step|reason(?:ing)?|analy[sz]e|compare|trade-?offs?|evaluate|"
-    r"pros and cons|what if|design|plan|strategy|optimi[sz]e|diagnose|critique|warum|begründe|vergleiche|analysiere)\b",
-    re.IGNORECASE,
+_CODE_PHRASES = ("```", "=>", "->", "stack trace", "unit test", "c++")
+_CODE_BEGINS = (
+    *("def ", "class ", "import ", "from ", "func ", "fn ", "public ", "private ", "const ", "let ", "var "),
+    *("return ", "#include"),
 )
-_TECHNICAL = re.compile(
-    r"\b(?:algorithm|architecture|latency|throughput|concurren\w*|distributed|protocol|encryption|statistic\w*|"
-    r"probability|theorem|integral|derivative|matrix|regression|gradient|neural|thermodynamic\w*|molecul\w*|"
-    r"pharmaco\w*|diagnos\w*|liabilit\w*|contract|clause|jurisdiction|amorti[sz]\w*|derivatives|hedg\w*|"
-    r"complexity|quantum|genom\w*)\b|[∑∫√≤≥∂]|\bO\([^)]{1,12}\)",
-    re.IGNORECASE,
+_CODE_ENDS = ("{", "}", ";")
+_REASONING_WORDS = frozenset(
+    """
+    why prove derive reason reasoning analyze analyse compare tradeoff tradeoffs evaluate design plan strategy
+    optimize optimise diagnose critique warum begründe vergleiche analysiere
+    """.split()  # noqa: SIM905 - a list literal takes a word per line
 )
+_REASONING_PHRASES = ("explain how", "step by step", "trade-off", "pros and cons", "what if")
+_TECHNICAL_WORDS = frozenset(
+    """
+    algorithm algorithms architecture latency throughput concurrency concurrent distributed protocol
+    encryption statistics statistical probability theorem integral derivative derivatives matrix regression
+    gradient neural thermodynamics molecule molecular pharmacology diagnosis liability liabilities contract
+    clause jurisdiction amortization hedge hedging complexity quantum genome genomic
+    """.split()  # noqa: SIM905 - a list literal takes a word per line
+)
+_TECHNICAL_PHRASES = ("∑", "∫", "√", "≤", "≥", "∂", "o(n", "o(log", "o(1)")
 _TRIVIAL = re.compile(
     r"\A\s*(?:hi|hello|hey|thanks?|thank you|ok(?:ay)?|yes|no|hallo|danke|good (?:morning|evening))\b",
     re.IGNORECASE,
@@ -70,10 +82,12 @@ class Reading(msgspec.Struct, frozen=True):
 def read_content(request: Request) -> Reading:
     """Look at the user's last turn, and whether there are tools."""
     text = _last_turn(request.fields)
+    lower = text.lower()
+    words = frozenset(_WORD.findall(lower))
     return Reading(
-        code=_share(_CODE, text, 4),
-        reasoning=_share(_REASONING, text, 2),
-        technical=_share(_TECHNICAL, text, 3),
+        code=_share(_count(words, _CODE_WORDS, lower, _CODE_PHRASES) + _count_lines(text), 4),
+        reasoning=_share(_count(words, _REASONING_WORDS, lower, _REASONING_PHRASES), 2),
+        technical=_share(_count(words, _TECHNICAL_WORDS, lower, _TECHNICAL_PHRASES), 3),
         length=min(len(text) / _LONG_CHARACTERS, 1.0),
         tools=1.0 if bytes(request.fields.get("tools", b"null")) not in (b"null", b"[]") else 0.0,
         is_trivial=len(text) < 80 and _TRIVIAL.match(text) is not None,
@@ -94,13 +108,19 @@ def order_of(suit: Suit) -> tuple[Suit, ...]:
     return _INSTEAD[suit]
 
 
-def _share(pattern: re.Pattern[str], text: str, enough: int) -> float:
-    found = 0
-    for _ in pattern.finditer(text):
-        found += 1
-        if found == enough:
-            break
-    return found / enough
+def _count(words: frozenset[str], known: frozenset[str], text: str, phrases: Iterable[str]) -> int:
+    """How many different ones of them the text has."""
+    return len(words & known) + sum([phrase in text for phrase in phrases])
+
+
+def _count_lines(text: str) -> int:
+    """Lines that begin or end as code does."""
+    lines = [line.strip() for line in text.splitlines()]
+    return sum([line.startswith(_CODE_BEGINS) or line.endswith(_CODE_ENDS) for line in lines])
+
+
+def _share(found: int, enough: int) -> float:
+    return min(found / enough, 1.0)
 
 
 def _last_turn(fields: Mapping[str, msgspec.Raw]) -> str:

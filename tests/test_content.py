@@ -77,10 +77,18 @@ def test_it_is_quick_and_bounded() -> None:
         body = json.dumps({"model": "m", "messages": [{"role": "user", "content": text}]}).encode()
         request = ChatEndpoint().read(body, BOUNDS, None)
         best = min(_timed(request) for _ in range(20))
-        assert best < 0.001, size  # documented: about 0.1 ms; the machine is noisy
-    hostile = "O(" * 5_000 + "a" * 5_000
-    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": hostile}]}).encode()
-    assert _timed(ChatEndpoint().read(body, BOUNDS, None)) < 0.05
+        assert best < 0.001, size  # documented: 0.2 ms at most; the machine is noisy
+
+
+@pytest.mark.parametrize(
+    "piece", ["\n", " ", "\t\n ", "SELECT ", "{ ", "O(", "O(x", "from a ", "```", ";\n", "import"]
+)
+def test_nobody_can_make_it_slow(piece: str) -> None:
+    """It runs on the event loop: what looks nearly like a sign of code costs no more than any text."""
+    text = (piece * 4_000)[:4_000]
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": text}]}).encode()
+    request = ChatEndpoint().read(body, BOUNDS, None)
+    assert min(_timed(request) for _ in range(5)) < 0.01
 
 
 def _timed(request: Any) -> float:
