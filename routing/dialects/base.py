@@ -61,11 +61,9 @@ class Relay(Protocol):
 
 
 class Exchange(Protocol):
-    """One request as it is put to a backend of one form. `path`: its place below the backend's base URL; `dropped`:
-    what of the request that form has no place for."""
+    """One request as it is put to a backend of one form. `path`: its place below the backend's base URL."""
 
     path: str
-    dropped: tuple[str, ...]
 
     def body(self, upstream_model: str) -> bytes:
         """What is sent: with the backend's name of the model, and usage asked for."""

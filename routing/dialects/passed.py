@@ -13,8 +13,6 @@ class Passed:
 
     __slots__ = ("_request", "_request_id", "path")
 
-    dropped: tuple[str, ...] = ()
-
     def __init__(self, request: Request, request_id: str) -> None:
         self._request, self._request_id = request, request_id
         self.path = request.endpoint.path

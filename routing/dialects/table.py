@@ -88,7 +88,6 @@ def find_exchange(request: Request, target: Target, trace: Trace, writer: Writer
     return Translated(
         path=_PATHS[form],
         fields=carried.fields,
-        dropped=trace.dropped,
         make_reader=_READERS[form],
         make_writer=lambda: writer or make_writer(request, trace),
     )

@@ -24,12 +24,10 @@ class Translated:
         self,
         path: str,
         fields: Mapping[str, Any],
-        dropped: tuple[str, ...],
         make_reader: Callable[[], Reader],
         make_writer: Callable[[], Writer],
     ) -> None:
         self.path = path
-        self.dropped = dropped
         self._fields = fields
         self._make_reader = make_reader
         self._make_writer = make_writer

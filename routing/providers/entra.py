@@ -82,9 +82,7 @@ class EntraTokens:
             lasts_s = answer.expires_in - min(_EARLY_S, answer.expires_in / 2)
             held = _Held(answer.access_token, time.monotonic() + lasts_s, time.monotonic())
         except (UpstreamFailure, TimeoutError, msgspec.DecodeError, GatewayError) as error:
-            logger.error(
-                "No access token for a backend: %s", type(error).__name__, extra={"backend": target.name}
-            )
+            logger.error("No access token for a backend: %r", error, extra={"backend": target.name})
             held = _Held(None, time.monotonic() + _AGAIN_S, time.monotonic())
         finally:
             del self._asking[key]
