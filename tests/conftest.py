@@ -173,8 +173,12 @@ def _processes_of_a_module(request: pytest.FixtureRequest) -> Iterator[None]:
     from routing.models import Backend, CatalogueModel
 
     with contextlib.suppress(DatabaseError):  # where a module leaves no database that can be written
-        for kind in (CatalogueModel, Backend):
-            kind.objects.filter(is_active=True).update(is_active=False)
+        made = (
+            CatalogueModel.objects.filter(name__startswith="model-"),
+            Backend.objects.filter(name__startswith="backend-"),
+        )
+        for rows in made:  # of the factories; the demo's stay
+            rows.filter(is_active=True).update(is_active=False)
 
 
 @pytest.fixture(autouse=True)
