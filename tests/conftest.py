@@ -21,6 +21,7 @@ from gateway_site.home import new_secrets
 from tests.crawl import crawl
 from tests.log_lines import unreadable_logs
 from tests.processes import PROCESSES, Processes, Product, Simulator, free_ports
+from tests.sdk import close_clients
 
 # Where it is set, each of the many processes that tests start would compile the whole product anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -183,9 +184,10 @@ def _processes_of_a_module(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _processes_of_a_test(request: pytest.FixtureRequest) -> Iterator[None]:
-    """The same for a test."""
+    """The same for a test, and for the clients that it opened."""
     with _processes_of(request):
         yield
+    close_clients()
 
 
 @contextlib.contextmanager

@@ -60,9 +60,9 @@ def call(client: httpx.Client, product: Product, caller: Caller, user: str) -> s
 
 def make_anew(link: DirectLink, caller: Caller) -> None:
     """Somebody empties the department's counters."""
-    store = redis.Redis.from_url(os.environ["REDIS_URL"])
     tag = f"{{d{caller.team.department_id}}}"
-    store.delete(*store.scan_iter(f"{tag}:*", count=10_000))
+    with redis.Redis.from_url(os.environ["REDIS_URL"]) as store:
+        store.delete(*store.scan_iter(f"{tag}:*", count=10_000))
     rebuilder = Rebuilder(link, Commands(load_scripts()), LedgerView())
     wait_for(
         lambda: rebuilder.read_marker(caller.team.department_id).state == "ready", "counters that are open"
@@ -102,9 +102,9 @@ def test_end_users_beyond_the_bound_share_one_budget_also_after_the_counters_wer
 
 
 def test_a_key_that_invents_end_users_does_not_fill_the_store(product: Product, caller: Caller) -> None:
-    store = redis.Redis.from_url(os.environ["REDIS_URL"])
     with httpx.Client(timeout=30) as client:
         ended = {call(client, product, caller, f"invented {uuid4()}") for _ in range(60)}
     assert ended == {"served", "budget_spent"}
-    counters = list(store.scan_iter(f"{{d{caller.team.department_id}}}:*:c:*", count=10_000))
+    with redis.Redis.from_url(os.environ["REDIS_URL"]) as store:
+        counters = list(store.scan_iter(f"{{d{caller.team.department_id}}}:*:c:*", count=10_000))
     assert len(counters) == 2 * (OWN + 1)  # a month's and a year's

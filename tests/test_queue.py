@@ -98,16 +98,15 @@ class Queue:
     """What the store says of a department's queues."""
 
     def __init__(self, caller: Caller) -> None:
-        self._store = redis.Redis.from_url(os.environ["REDIS_URL"])
         self._tag = f"{{d{caller.team.department_id}}}"
 
     def length(self) -> int:
-        keys = list(self._store.scan_iter(f"{self._tag}:*:q:*"))
-        return sum(int(self._store.zcard(key)) for key in keys)
+        with redis.Redis.from_url(os.environ["REDIS_URL"]) as store:
+            return sum(int(store.zcard(key)) for key in store.scan_iter(f"{self._tag}:*:q:*"))
 
     def holds(self) -> int:
-        keys = list(self._store.scan_iter(f"{self._tag}:*:r"))
-        return sum(int(self._store.hlen(key)) for key in keys)
+        with redis.Redis.from_url(os.environ["REDIS_URL"]) as store:
+            return sum(int(store.hlen(key)) for key in store.scan_iter(f"{self._tag}:*:r"))
 
     def wait_for(self, length: int) -> None:
         wait_for(lambda: self.length() == length, f"a queue of {length}", 5)

@@ -9,6 +9,7 @@ import openai
 
 from tests.factories import Caller
 from tests.processes import Product
+from tests.sdk import kept
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
@@ -60,7 +61,7 @@ class OpenAIChat:
 
     def __init__(self, product: Product, caller: Caller) -> None:
         self.model = caller.model
-        self.client = openai.OpenAI(base_url=product.base_url, api_key=caller.secret, max_retries=0)
+        self.client = kept(openai.OpenAI(base_url=product.base_url, api_key=caller.secret, max_retries=0))
 
     def ask(self, prompt: Any, *, stream: bool = False, **options: Any) -> Said:
         sent: dict[str, Any] = {"model": self.model, "messages": self._messages(prompt, options)}
@@ -156,7 +157,7 @@ class AnthropicMessages:
 
     def __init__(self, product: Product, caller: Caller) -> None:
         self.model = caller.model
-        self.client = anthropic.Anthropic(base_url=product.url, api_key=caller.secret, max_retries=0)
+        self.client = kept(anthropic.Anthropic(base_url=product.url, api_key=caller.secret, max_retries=0))
 
     def ask(self, prompt: Any, *, stream: bool = False, **options: Any) -> Said:
         content: Any = prompt
@@ -212,7 +213,7 @@ class OpenAIResponses:
 
     def __init__(self, product: Product, caller: Caller) -> None:
         self.model = caller.model
-        self.client = openai.OpenAI(base_url=product.base_url, api_key=caller.secret, max_retries=0)
+        self.client = kept(openai.OpenAI(base_url=product.base_url, api_key=caller.secret, max_retries=0))
 
     def ask(self, prompt: Any, *, stream: bool = False, **options: Any) -> Said:
         turns = prompt

@@ -5,7 +5,6 @@ The simulator counts a token per word or punctuation mark; prices are 150, 75 an
 
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -64,10 +63,9 @@ def caller(product: Product, simulator: Simulator, provider: str) -> Caller:
 
 
 @pytest.fixture(params=CLIENTS, ids=lambda kind: kind.name)
-def client(request: pytest.FixtureRequest, product: Product, caller: Caller) -> Iterator[Client]:
-    made = request.param(product, caller)
-    with made.client:
-        yield made
+def client(request: pytest.FixtureRequest, product: Product, caller: Caller) -> Client:
+    made: Client = request.param(product, caller)
+    return made
 
 
 @pytest.fixture(params=[False, True], ids=["plain", "streamed"])
