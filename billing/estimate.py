@@ -48,6 +48,14 @@ class Dearest(msgspec.Struct, frozen=True):
         exact = input_tokens * self.input + output_tokens * self.output
         return (2 * exact + self.rounded_kinds * _MICRO) // (2 * _MICRO)
 
+    def or_more(self, other: "Dearest") -> "Dearest":
+        """The higher of both, of every kind."""
+        return Dearest(
+            max(self.input, other.input),
+            max(self.output, other.output),
+            max(self.rounded_kinds, other.rounded_kinds),
+        )
+
 
 class Candidate(msgspec.Struct, frozen=True):
     """A backend that may serve the call: its provider's name of the model, and its price in force."""

@@ -10,14 +10,14 @@ from billing.admission.holds import Ask, Patience
 from billing.admission.queue import Stay, StayEnd
 from billing.admission.refusals import RefusalKind, Refused
 from billing.admission.rules import Budget, Dimensions
-from billing.estimate import Estimate
+from billing.estimate import Estimate, dearest_of
 from billing.steps import GrowingReserve, first_step
 from routing.call import Call, Client
 from routing.endpoints.base import Request
 from routing.gateway import Gateway
 from routing.reach import Reach
 from routing.refusals import refusal_error
-from routing.stages import bound_call, count_call
+from routing.stages import bound_call, count_call, list_candidates
 from routing.trace import Trace
 from teams.key_holder import KeyOwner
 from teams.models import Priority
@@ -67,6 +67,24 @@ async def admit(gateway: Gateway, call: Call, request: Request, reach: Reach, tr
         end = None if request.max_tokens is None else most_tokens
         trace.reserve = GrowingReserve(estimate, estimate.output_tokens, end)
     return estimate
+
+
+async def hold_dearer(gateway: Gateway, reach: Reach, trace: Trace, estimate: Estimate) -> Estimate:
+    """After a wait: hold besides what the call may cost more by the backends and prices of now. Refuses with 429 or
+    503 where that cannot be held."""
+    prices = [candidate.price for candidate in list_candidates(reach, trace)]
+    dearer = msgspec.structs.replace(estimate, dearest=estimate.dearest.or_more(dearest_of(prices)))
+    more, owner = dearer.most - estimate.most, _owner(trace)
+    if not more.money:
+        return estimate
+    outcome = await gateway.admissions.extend(
+        owner.department_id, str(trace.request_id), more, may_go_uncounted=owner.may_go_uncounted
+    )
+    if isinstance(outcome, Refused):
+        raise refusal_error(outcome, trace.stay)
+    if trace.reserve is not None:
+        trace.reserve.estimate = dearer
+    return dearer
 
 
 async def _admit(gateway: Gateway, ask: Ask, trace: Trace) -> Admitted | Refused:

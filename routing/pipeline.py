@@ -2,7 +2,7 @@
 
 from billing.ledger import clean_text
 from billing.tokens import count_tokens
-from routing.admission import admit
+from routing.admission import admit, hold_dearer
 from routing.attempts import Attempts, check_served
 from routing.authentication import authenticate, authenticate_again
 from routing.call import Call, Reply
@@ -11,7 +11,7 @@ from routing.endpoints.models import render_model, render_models
 from routing.gateway import Gateway
 from routing.idempotency import answer_once
 from routing.reach import Reach, find_reach, suit_model
-from routing.snapshot import Snapshot
+from routing.snapshot import ServedModel, Snapshot
 from routing.stages import (
     call_plain,
     check_model_bounds,
@@ -49,7 +49,8 @@ async def answer(gateway: Gateway, call: Call, request: Request, reach: Reach, t
     check_served(gateway, reach, trace)
     estimate = await admit(gateway, call, request, reach, trace)
     if trace.stay is not None:
-        reach = await find_again(gateway, call, request, trace)
+        reach = await find_again(gateway, call, request, reach, trace)
+        estimate = await hold_dearer(gateway, reach, trace, estimate)
     attempts = Attempts(gateway, reach, trace)
     await attempts.begin(estimate)
     if not request.stream:
@@ -60,10 +61,12 @@ async def answer(gateway: Gateway, call: Call, request: Request, reach: Reach, t
     return Reply(headers=dict(_STREAM_HEADERS), first_piece=first_piece, stream=stream, send_within_s=limit_s)
 
 
-async def find_again(gateway: Gateway, call: Call, request: Request, trace: Trace) -> Reach:
-    """What a call that has waited can reach, by its key and its grants as they are now."""
+async def find_again(gateway: Gateway, call: Call, request: Request, reach: Reach, trace: Trace) -> Reach:
+    """What a call that has waited can reach, by its key, its grants and backends as they are now, of the model whose
+    counters hold it."""
     caller, snapshot = await authenticate_again(gateway, call, trace), gateway.configuration.snapshot
-    return reach_of(snapshot, caller, request, trace)
+    model = find_granted_model(snapshot, caller, reach.model.catalogue_name, trace)
+    return reach_by(snapshot, caller, request, model, trace)
 
 
 def reach_of(snapshot: Snapshot, caller: KeyHolder, request: Request, trace: Trace) -> Reach:
@@ -71,8 +74,15 @@ def reach_of(snapshot: Snapshot, caller: KeyHolder, request: Request, trace: Tra
     model = find_granted_model(snapshot, caller, request.model, trace)
     if (suited := suit_model(snapshot, caller, request, model)) is not model:
         trace.model, trace.model_alias = suited.name, clean_text(request.model, 128)
-    check_model_bounds(suited, request)
-    return find_reach(snapshot, caller, request, suited, caller.required_tags(trace.application_id))
+    return reach_by(snapshot, caller, request, suited, trace)
+
+
+def reach_by(
+    snapshot: Snapshot, caller: KeyHolder, request: Request, model: ServedModel, trace: Trace
+) -> Reach:
+    """What may serve this request of `model`. Refuses with 400 or 503 what none can serve."""
+    check_model_bounds(model, request)
+    return find_reach(snapshot, caller, request, model, caller.required_tags(trace.application_id))
 
 
 async def count_prompt(gateway: Gateway, call: Call, endpoint: Endpoint, trace: Trace) -> Reply:

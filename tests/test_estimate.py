@@ -154,7 +154,7 @@ CHATS: dict[str, dict[str, Any]] = {
 def test_the_bound_of_a_chat_is_above_its_count(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """By its bytes alone: what is added for hidden text is not needed for what we count."""
     for constant in ("TEMPLATE_TOKENS", "TOOLS_TOKENS"):
-        monkeypatch.setattr(f"routing.endpoints.chat.{constant}", 0)
+        monkeypatch.setattr(f"routing.endpoints.conversation.{constant}", 0)
     request = read(ChatEndpoint(), **CHATS[name])
     assert 0 < counted(request) <= tokens_of(request.endpoint.extent(request))
 

@@ -15,15 +15,17 @@ import redis
 
 from billing.models import UsageRecord
 from billing.rule_models import Budget, Limit
+from routing.models import Route
 from teams.models import Team
 from teams.services import revoke_key
-from tests.factories import Caller, make_caller, unique, wait_for_record
+from tests.factories import Caller, make_backend, make_caller, unique, wait_for_record
 from tests.metrics import scrape
 from tests.processes import Processes, Product, Simulator, wait_for
 from tests.routes import CHAT
 
 AT_A_TIME = 5
 BURST = 20
+USD = 1_000_000_000
 
 
 def make_waiting(simulator: Simulator, product: Product, *, at_a_time: int = 1, **fields: Any) -> Caller:
@@ -322,3 +324,31 @@ def test_metrics_tell_who_waited(product: Product, simulator: Simulator) -> None
     }
     assert ends == {"left": 1, "timed_out": 1, "admitted": 1}
     assert now.sum("gateway_queue_wait_seconds_sum", team=team, end="timed_out") > 0.9
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+@pytest.mark.parametrize("pays", [True, False], ids=["paid", "not paid"])
+def test_what_became_dearer_meanwhile_is_held_besides(
+    product: Product, simulator: Simulator, pays: bool, stream: bool
+) -> None:
+    """The model's backend is replaced, while a call waits, by one that costs 1,000 times as much."""
+    caller = make_waiting(simulator, product, max_queue_s=30)
+    Budget.objects.create(
+        team=caller.team, unit="money", period="day", amount=100 * USD if pays else USD // 100
+    )
+    product.wait_for_configuration()
+    wait_for(lambda: CHAT.ask(product, caller, max_tokens=50).status_code == 200, "counters that are open")
+    with Slow(product, simulator, caller, 2.5):
+        waiter = Waiter(product, caller, stream=stream, max_tokens=50)
+        Queue(caller).wait_for(1)
+        dearer = make_backend(simulator.base_url, prices={"input": "150", "output": "600"})
+        Route.objects.filter(model__name=caller.model).update(backend=dearer)
+        product.wait_for_configuration()
+    record = waiter.record()
+    waiter.leave()
+    if pays:
+        assert (record.status, record.backend) == ("completed", dearer.name)
+        assert record.cost_nanousd >= record.output_tokens * 600_000
+    else:
+        assert (record.status, record.reason, record.attempts) == ("refused", "budget_spent", 0)
+    wait_for(lambda: not Queue(caller).holds(), "no hold that is left")

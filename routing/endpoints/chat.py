@@ -1,42 +1,21 @@
 """POST /v1/chat/completions."""
 
-from typing import Annotated
-
 import msgspec
 
-from billing.estimate import Extent
 from billing.usage import Usage
 from routing.dialects.base import Relay
-from routing.endpoints.base import Prompt, Request, body_asking_usage
+from routing.endpoints.base import Request, body_asking_usage
 from routing.endpoints.bounds import Bounds, beyond, check_max_tokens
-from routing.endpoints.media import measure_media
+from routing.endpoints.conversation import AtLeastOne, Conversation, Message
 from routing.endpoints.reading import Checked, end_user_of, is_null, model_of, read_json
 from routing.endpoints.usage import (
     choice_texts,
     decode_answer,
-    decode_leniently,
     read_usage,
-    texts_in,
 )
 from routing.errors import OPENAI
 from routing.frames import FrameRelay
 from teams.errors import field_invalid
-
-TOKENS_PER_MESSAGE = 3  # OpenAI's framing of a message, and as much once for the answer
-PROMPT_OVERHEAD = 3
-_READ_BESIDE = ("tools", "functions", "response_format", "prediction")
-# Text that the caller does not send: what chat templates of open models put first, and what Anthropic documents as
-# the most that tools add. OpenAI's own framing has fewer tokens than its JSON has bytes.
-TEMPLATE_TOKENS = 64
-TOOLS_TOKENS = 530
-AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
-
-
-class Message(msgspec.Struct):
-    """As far as the gateway looks: the content may be of any kind."""
-
-    role: str
-    content: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _Chat(Checked):
@@ -52,12 +31,13 @@ class _Chat(Checked):
 _decoder = msgspec.json.Decoder(_Chat)
 
 
-class ChatEndpoint:
+class ChatEndpoint(Conversation):
     """See base.Endpoint."""
 
     operation = "chat"
     path = "chat/completions"
     wire = OPENAI
+    sent_beside = ("tools", "functions", "response_format", "prediction")
 
     def read(self, body: bytes, bounds: Bounds, path_model: str | None) -> Request:
         """See base.Endpoint."""
@@ -81,29 +61,6 @@ class ChatEndpoint:
             media=tuple(m.content for m in chat.messages if bytes(m.content).startswith(b"[")),
         )
 
-    def extent(self, request: Request) -> Extent:
-        """See base.Endpoint. The bytes as they were sent, names and braces and all, but for what is no text."""
-        media = measure_media(request.media) if request.media else Extent()
-        sent = [request.fields[name] for name in _READ_BESIDE if not is_null(request.fields, name)]
-        text_bytes = sum(map(_length, sent), start=_length(request.fields["messages"]))
-        has_tools = not (is_null(request.fields, "tools") and is_null(request.fields, "functions"))
-        hidden = TEMPLATE_TOKENS + (TOOLS_TOKENS if has_tools else 0)
-        return Extent(max(text_bytes + media.text_bytes, 0), media.tokens + hidden, media.images)
-
-    def prompt(self, request: Request) -> Prompt:
-        """The texts of the messages and, as they are sent, of what the model reads beside them."""
-        messages = decode_leniently(request.fields["messages"])
-        texts = texts_in(messages, is_prompt=True)
-        texts += [
-            bytes(request.fields[name]).decode("utf-8", "replace")
-            for name in _READ_BESIDE
-            if not is_null(request.fields, name)
-        ]
-        count = len(messages) if isinstance(messages, list) else 1
-        media = measure_media(request.media) if request.media else Extent()
-        framing = TOKENS_PER_MESSAGE * count + PROMPT_OVERHEAD
-        return Prompt(texts, framing + media.tokens, media.images)
-
     def body_for(self, request: Request, upstream_model: str) -> bytes:
         """See base.Endpoint."""
         return body_asking_usage(request, upstream_model)
@@ -116,17 +73,9 @@ class ChatEndpoint:
         """See base.Endpoint."""
         return choice_texts(answer)
 
-    def finish(self, request: Request, answer: bytes) -> bytes:
-        """As it came."""
-        return answer
-
     def relay(self, request: Request, request_id: str) -> Relay:
         """See base.Endpoint."""
         return FrameRelay(wants_usage=request.wants_usage)
-
-
-def _length(raw: msgspec.Raw) -> int:
-    return len(memoryview(raw))
 
 
 def _check_bounds(chat: _Chat, has_messages: bool, bounds: Bounds) -> None:

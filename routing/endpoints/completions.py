@@ -7,7 +7,7 @@ from billing.usage import Usage
 from routing.dialects.base import Relay
 from routing.endpoints.base import Prompt, Request, body_asking_usage
 from routing.endpoints.bounds import Bounds, beyond, check_max_tokens
-from routing.endpoints.chat import AtLeastOne
+from routing.endpoints.conversation import AtLeastOne
 from routing.endpoints.inputs import count_inputs, extent_of, prompt_of, read_inputs
 from routing.endpoints.reading import Checked, end_user_of, is_null, model_of, read_json
 from routing.endpoints.usage import choice_texts, decode_answer, read_usage

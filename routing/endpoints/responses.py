@@ -2,28 +2,16 @@
 
 import msgspec
 
-from billing.estimate import Extent
-from billing.usage import Usage
 from routing.dialects.base import Relay
-from routing.dialects.events import Event, Reported, text_of
 from routing.dialects.passed_relay import PassedRelay
 from routing.dialects.responses_reader import ResponsesReader
-from routing.endpoints.base import Prompt, Request, encode
+from routing.endpoints.base import Request, encode
 from routing.endpoints.bounds import Bounds, beyond, check_max_tokens
-from routing.endpoints.chat import (
-    PROMPT_OVERHEAD,
-    TEMPLATE_TOKENS,
-    TOKENS_PER_MESSAGE,
-    TOOLS_TOKENS,
-    AtLeastOne,
-)
-from routing.endpoints.media import measure_media
+from routing.endpoints.conversation import AtLeastOne, EventConversation
 from routing.endpoints.reading import Checked, end_user_of, is_null, model_of, read_json
-from routing.endpoints.usage import decode_leniently, texts_in
 from routing.errors import RESPONSES, responses_error
 from teams.errors import GatewayError, field_invalid, parameter_unsupported
 
-_READ_BESIDE = ("instructions", "tools", "text")
 _TELLING = (b"response.completed", b"response.incomplete", b"response.failed", b'"error"')
 
 
@@ -43,12 +31,15 @@ class _Responses(Checked):
 _decoder = msgspec.json.Decoder(_Responses)
 
 
-class ResponsesEndpoint:
+class ResponsesEndpoint(EventConversation):
     """See base.Endpoint."""
 
     operation = "responses"
     path = "responses"
     wire = RESPONSES
+    turns = "input"
+    sent_beside = ("instructions", "tools", "text")
+    reader = ResponsesReader
 
     def read(self, body: bytes, bounds: Bounds, path_model: str | None) -> Request:
         """See base.Endpoint. What would need an earlier call's state, or leave some behind, is refused."""
@@ -76,50 +67,13 @@ class ResponsesEndpoint:
             media=() if isinstance(asked.input, str) else (fields["input"],),
         )
 
-    def extent(self, request: Request) -> Extent:
-        """See base.Endpoint. The bytes as they were sent, names and braces and all, but for what is no text."""
-        media = measure_media(request.media) if request.media else Extent()
-        sent = [request.fields[name] for name in _READ_BESIDE if not is_null(request.fields, name)]
-        text_bytes = sum([len(memoryview(raw)) for raw in (request.fields["input"], *sent)])
-        hidden = TEMPLATE_TOKENS + (0 if is_null(request.fields, "tools") else TOOLS_TOKENS)
-        return Extent(max(text_bytes + media.text_bytes, 0), media.tokens + hidden, media.images)
-
-    def prompt(self, request: Request) -> Prompt:
-        """See base.Endpoint."""
-        given = decode_leniently(request.fields["input"])
-        texts = texts_in(given, is_prompt=True)
-        texts += [
-            bytes(request.fields[name]).decode("utf-8", "replace")
-            for name in _READ_BESIDE
-            if not is_null(request.fields, name)
-        ]
-        count = len(given) if isinstance(given, list) else 1
-        media = measure_media(request.media) if request.media else Extent()
-        return Prompt(texts, TOKENS_PER_MESSAGE * count + PROMPT_OVERHEAD + media.tokens, media.images)
-
     def body_for(self, request: Request, upstream_model: str) -> bytes:
         """See base.Endpoint. The provider is told to keep nothing: by itself it would."""
         return encode({**request.fields, "model": upstream_model, "store": False})
 
-    def answer_usage(self, answer: bytes) -> Usage | None:
-        """See base.Endpoint."""
-        return [event.usage for event in _events(answer) if isinstance(event, Reported)][-1]
-
-    def answer_texts(self, answer: bytes) -> list[str]:
-        """See base.Endpoint."""
-        return [text for event in _events(answer) if (text := text_of(event))]
-
-    def finish(self, request: Request, answer: bytes) -> bytes:
-        """As it came."""
-        return answer
-
     def relay(self, request: Request, request_id: str) -> Relay:
         """See base.Endpoint."""
         return PassedRelay(ResponsesReader, _TELLING, responses_error)
-
-
-def _events(answer: bytes) -> list[Event]:
-    return ResponsesReader().plain(answer)
 
 
 def _refuse_state(asked: _Responses, fields: dict[str, msgspec.Raw]) -> None:
