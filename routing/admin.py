@@ -13,7 +13,7 @@ from audit.admin_trail import AuditedAdmin
 from billing.models import PriceEntry
 from routing.credentials import CredentialError, decrypt_credential, encrypt_credential
 from routing.draining import drain_backend, undrain_backend
-from routing.health.seen import read_left_alone_until
+from routing.health.seen import read_seen
 from routing.models import (
     Backend,
     BreakerRule,
@@ -201,7 +201,15 @@ class BackendAdmin(ConfirmingAdmin):
     """Deployments at providers."""
 
     form = BackendForm
-    list_display = ["name", "base_url", "upstream_model", "credential_state", "state"]
+    list_display = [
+        "name",
+        "base_url",
+        "upstream_model",
+        "credential_state",
+        "state",
+        "under_way",
+        "first_byte",
+    ]
     list_filter = ["is_active", "is_draining", "provider"]
     search_fields = ["name", "base_url", "upstream_model"]
     readonly_fields = ["credential_state", "state", "is_draining"]  # drained by the step that asks first
@@ -243,8 +251,19 @@ class BackendAdmin(ConfirmingAdmin):
             return "Inactive"
         if backend.is_draining:
             return "Draining"
-        until = read_left_alone_until(backend.pk)
+        until = read_seen(backend.pk).left_alone_until
         return "Active" if until is None else f"Fails: left alone until {until:%H:%M:%S} UTC"
+
+    @admin.display(description="Calls under way")
+    def under_way(self, backend: Backend) -> str:
+        """Of all workers."""
+        return f"{read_seen(backend.pk).under_way:,}"
+
+    @admin.display(description="First byte after")
+    def first_byte(self, backend: Backend) -> str | None:
+        """On average, by the answers of the last minute; of plain answers, the whole."""
+        seen = read_seen(backend.pk).first_byte_ms
+        return None if seen is None else f"{seen:,.0f} ms"
 
     @admin.display(description="Credential in use")
     def credential_state(self, backend: Backend) -> str:
@@ -289,4 +308,5 @@ class BackendAdmin(ConfirmingAdmin):
             ("Who may reach it, and who prefers it", {"fields": ["tags", "region", "quality"]}),
             ("How much it can take", {"fields": ["most_calls", "tokens_per_minute", "adapts"]}),
             ("When it fails", {"fields": ["longest_trip_s", "check_every_s"]}),
+            ("Connections that wait for their next call", {"fields": ["keep_alive_s", "most_idle"]}),
         ]

@@ -20,7 +20,7 @@ from routing.endpoints.completions import CompletionsEndpoint
 from routing.endpoints.embeddings import EmbeddingsEndpoint
 from routing.endpoints.messages import MessagesEndpoint
 from routing.endpoints.responses import ResponsesEndpoint
-from routing.health.seen import read_left_alone_until
+from routing.health.seen import read_seen
 from routing.pipeline import reach_of
 from routing.reach import Reach
 from routing.refusals import describe_rule
@@ -216,7 +216,7 @@ def _way(
         obstacle = obstacle or f"it lacks {', '.join(sorted(missing))}"
     if target.price_at(datetime.now(UTC)) is None:
         obstacle = obstacle or "it has no price in force"
-    if (until := read_left_alone_until(target.backend_id)) is not None:
+    if (until := read_seen(target.backend_id).left_alone_until) is not None:
         obstacle = obstacle or f"it is left alone until {until:%H:%M:%S} UTC"
     return Way(
         model=model.catalogue_name,

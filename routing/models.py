@@ -32,6 +32,7 @@ MOST_WEIGHT = 1000
 MOST_QUALITY = 100
 MOST_TRIP_S = 24 * 3600
 MOST_CHECK_S = 3600
+MOST_KEEP_ALIVE_S = 3600
 
 
 class Strategy(models.TextChoices):
@@ -230,6 +231,20 @@ class Backend(models.Model):
         help_text="Ask it for its list of models so often, and count the answer like a call's: a backend that few call "
         "is found out, and found well again. 0: it is known by its calls only.",
     )
+    keep_alive_s = models.PositiveSmallIntegerField(
+        "keep alive (s)",
+        default=4,
+        db_default=4,
+        validators=[MaxValueValidator(MOST_KEEP_ALIVE_S)],
+        help_text="How long a connection without a call is kept for the next. Keep it below what the backend itself "
+        "keeps, or calls meet its closing: many servers close after 5 s, large providers after minutes. 0: none is.",
+    )
+    most_idle = models.PositiveIntegerField(
+        "most idle connections",
+        null=True,
+        blank=True,
+        help_text="That are kept so, of each worker. Empty: no bound.",
+    )
     list_price_provider = models.CharField(
         max_length=64,
         blank=True,
@@ -324,6 +339,9 @@ class Backend(models.Model):
             ),
             models.CheckConstraint(
                 condition=Q(check_every_s__lte=MOST_CHECK_S), name="backend_check_bounded"
+            ),
+            models.CheckConstraint(
+                condition=Q(keep_alive_s__lte=MOST_KEEP_ALIVE_S), name="backend_keep_alive_bounded"
             ),
             models.CheckConstraint(condition=Q(quality__lte=MOST_QUALITY), name="backend_quality_bounded"),
             models.CheckConstraint(

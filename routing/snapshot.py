@@ -16,6 +16,7 @@ from routing.credentials import CredentialError, resolve_credential
 from routing.health.breaker import USUAL, Rule
 from routing.health.quota import NO_QUOTA, Quota
 from routing.models import Backend, CatalogueModel, ContentRoute, Fallback, Grant, ModelAlias, Route
+from routing.upstream.connection import USUAL_REST, Rest
 from teams.models import ConfigurationVersion
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ class Target:
     quality: int = 0
     quota: Quota = NO_QUOTA
     check_every_s: int = 0
+    rest: Rest = USUAL_REST
     api_version: str = ""
     passes_responses: bool = False
     entra: Entra | None = None
@@ -237,6 +239,7 @@ def _target(backend: Backend, prices: tuple[Price, ...], list_prices: tuple[Pric
         tags=frozenset(backend.tags),
         region=backend.region,
         check_every_s=backend.check_every_s,
+        rest=Rest(backend.keep_alive_s, backend.most_idle),
         quality=backend.quality,
         quota=Quota(backend.most_calls or 0, backend.tokens_per_minute or 0, backend.adapts),
         api_version=backend.api_version,

@@ -85,7 +85,7 @@ def test_the_least_busy_is_called_and_equals_share() -> None:
 def test_the_faster_of_two_is_called_and_none_is_forgotten() -> None:
     board, members = Board(), (member(1), member(2), member(3))
     for each, seconds in zip(members, (0.1, 0.5, 2.0), strict=True):
-        board.of(each.target).learn(seconds)
+        board.of(each.target).learn(seconds, 0.0)
     counts = draw(Strategy.LATENCY, *members, board=board)
     assert counts[1] > counts[2] > counts[3] > 0
     assert counts[1] == pytest.approx(CALLS * 5 / 9, rel=0.05)

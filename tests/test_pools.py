@@ -10,7 +10,7 @@ import pytest
 
 from audit.models import AdminEvent
 from routing.health.breaker import RETURN_S
-from routing.health.seen import read_left_alone_until
+from routing.health.seen import read_seen
 from routing.models import Backend, BreakerRule, CatalogueModel, Route
 from tests.administration.desk import Desk
 from tests.factories import Caller, make_backend, make_caller, wait_for_record
@@ -82,7 +82,7 @@ def test_a_throttled_backend_is_left_alone_by_every_worker_until_it_said(
         first.answer_json(ANSWER)
         wait_for(lambda: served_by(products[1], caller) == caller.backend.name, "the backend's return")
         assert time.monotonic() - began >= 3
-        assert read_left_alone_until(caller.backend.pk) is None
+        assert read_seen(caller.backend.pk).left_alone_until is None
         trip, back = (event_of(caller.backend, action) for action in ("backend.trip", "backend.return"))
         assert trip.actor == "gateway"
         assert trip.after == {"reason": "backend_throttled", "wait_s": 3.0, "trips": 1}
@@ -206,3 +206,21 @@ def test_a_backend_that_is_checked_is_found_out_and_found_well_without_a_call(
         assert served_by(product, caller) != caller.backend.name
         first.answer_json(b'{"data": []}')
         event_of(caller.backend, "backend.return")
+
+
+def test_administrators_see_what_a_backend_does_now(product: Product, simulator: Simulator) -> None:
+    caller, desk = make_caller(simulator.base_url, product), Desk(make_admin())
+    query = {"q": caller.backend.name}
+    assert " ms</td>" not in desk.get("/admin/routing/backend/", query).content.decode()
+    with ThreadPoolExecutor(1) as others:
+        slow = others.submit(CHAT.ask, product, caller, simulator={"first_byte_s": 2.0})
+        wait_for(lambda: read_seen(caller.backend.pk).under_way == 1, "the call under way")
+        assert (
+            '<td class="field-under_way">1</td>'
+            in desk.get("/admin/routing/backend/", query).content.decode()
+        )
+        assert slow.result().status_code == 200
+    told = wait_for(lambda: read_seen(caller.backend.pk).first_byte_ms, "how fast it was")
+    assert 2_000 <= told < 3_000
+    wait_for(lambda: read_seen(caller.backend.pk).under_way == 0, "no call under way")
+    assert f"{told:,.0f} ms</td>" in desk.get("/admin/routing/backend/", query).content.decode()

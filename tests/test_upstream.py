@@ -16,7 +16,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from routing.upstream.bell import Bell
-from routing.upstream.connection import Broke, Connection, Malformed, Origin, Unreachable, UpstreamFailure
+from routing.upstream.connection import (
+    Broke,
+    Connection,
+    Malformed,
+    Origin,
+    Rest,
+    Unreachable,
+    UpstreamFailure,
+)
 from routing.upstream.dial import Dialer
 from routing.upstream.pool import Pool
 
@@ -291,18 +299,6 @@ async def test_a_connection_that_the_backend_closed_is_not_used_again() -> None:
     assert peer.connections == 2
 
 
-async def test_a_connection_that_rested_too_long_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("routing.upstream.pool._IDLE_S", 0.05)
-    monkeypatch.setattr("routing.upstream.pool._SWEEP_S", 0.02)
-    peer = Peer([PLAIN, PLAIN])
-    async with serving(peer) as (pool, origin):
-        bell, connection = Bell(), await pool.acquire(origin, 5)
-        connection.begin(REQUEST, bell.ring, most_bytes=1000)
-        assert await bell.wait()
-        pool.give_back(connection)
-        await closed(connection)
-
-
 async def test_a_request_on_a_connection_that_just_closed_says_so_at_once() -> None:
     peer = Peer([PLAIN])
     async with serving(peer) as (pool, origin):
@@ -454,3 +450,51 @@ async def test_the_address_that_was_checked_is_the_one_that_is_called(
     with pytest.raises(Unreachable):
         await Pool(Dialer(set())).acquire(Origin("https", "rebinding.example", 443), 5)
     assert called == [("8.8.8.8", 443)]
+
+
+# --- connections that rest -----------------------------------------------------------------------------------
+
+
+async def used(pool: Pool, origin: Origin, rest: Rest) -> Connection:
+    """A connection after one exchange, given back."""
+    bell, connection = Bell(), await pool.acquire(origin, 5, rest)
+    connection.begin(REQUEST, bell.ring, most_bytes=1000)
+    assert await bell.wait()
+    assert connection.take_whole() == b"hello"
+    pool.give_back(connection)
+    return connection
+
+
+async def test_a_connection_rests_as_long_as_its_backend_says() -> None:
+    async with serving(Peer([PLAIN] * 3)) as (pool, origin):
+        brief, long = Rest(0.2), Rest(30)
+        kept = await used(pool, origin, long)
+        assert await used(pool, origin, long) is kept
+        await asyncio.sleep(0.3)
+        assert kept.is_open
+        assert await pool.acquire(origin, 5, brief) is not kept, "too old for who asks now"
+        await closed(kept)
+        ending = await used(pool, origin, brief)
+        await closed(ending)
+
+
+@pytest.mark.parametrize("rest", [Rest(0), Rest(30, 0)], ids=["no time", "none"])
+async def test_a_connection_need_not_rest_at_all(rest: Rest) -> None:
+    async with serving(Peer([PLAIN])) as (pool, origin):
+        connection = await used(pool, origin, rest)
+        await closed(connection)
+
+
+async def test_no_more_rest_than_may() -> None:
+    async with serving(Peer([PLAIN] * 9)) as (pool, origin):
+        rest = Rest(30, 2)
+        connections = [await pool.acquire(origin, 5, rest) for _ in range(3)]
+        for connection in connections:
+            bell = Bell()
+            connection.begin(REQUEST, bell.ring, most_bytes=1000)
+            assert await bell.wait()
+            assert connection.take_whole() == b"hello"
+        for connection in connections:
+            pool.give_back(connection)
+        await closed(connections[0])
+        assert [connection.is_open for connection in connections] == [False, True, True]

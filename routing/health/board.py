@@ -1,5 +1,6 @@
 """How well each backend is, as this worker knows it: its breaker, the calls under way, and how fast it answers."""
 
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from routing.snapshot import Target
 
 _SMOOTHING = 0.3  # of the moving average: the weight of the newest call
 _TOO_MUCH = frozenset({429, 503, 529})
+_LATELY_S = 60.0  # how long people are shown how fast a backend was
 _PROBE_S = 30.0  # longest that a probe keeps others waiting; a backend's own time limit may be shorter
 
 
@@ -24,15 +26,16 @@ class Health:
     breaker: Breaker = field(default_factory=Breaker)
     load: Load = field(default_factory=Load)
     first_byte_s: float = 0.0
+    answered_at: float = -math.inf
 
     @property
     def under_way(self) -> int:
         """Calls of this worker."""
         return self.load.under_way
 
-    def learn(self, seconds: float) -> None:
+    def learn(self, seconds: float, now: float) -> None:
         """A call was answered after so long."""
-        old = self.first_byte_s
+        self.answered_at, old = now, self.first_byte_s
         self.first_byte_s = seconds if not old else old + _SMOOTHING * (seconds - old)
 
 
@@ -87,10 +90,18 @@ class Board:
             return True
         return health.load.has_room(target.quota, self._clock(), tokens, priority)
 
-    def tell_loads(self) -> dict[int, tuple[int, int]]:
-        """Of each backend that this worker called lately: calls under way, and tokens of the last minute."""
+    def tell_loads(self) -> dict[int, tuple[int, int, float]]:
+        """Of each backend that this worker called lately: calls under way, tokens of the last minute where its quota
+        counts them, and seconds to the first byte, 0 where none came lately."""
         now = self._clock()
-        loads = {h.backend_id: (h.load.under_way, h.load.tokens(now)) for h in self._known.values()}
+        loads = {
+            health.backend_id: (
+                health.load.under_way,
+                health.load.tokens(now),
+                health.first_byte_s if health.answered_at > now - _LATELY_S else 0.0,
+            )
+            for health in self._known.values()
+        }
         return {number: load for number, load in loads.items() if any(load)}
 
     def hear_loads(self, others: Iterable[Mapping[int, tuple[int, int]]]) -> None:
@@ -150,7 +161,7 @@ class Board:
                 load.tide.answered(now, load.under_way, end.first_byte_s if end.is_stream else None)
         load.under_way -= 1
         if end.first_byte_s is not None:
-            health.learn(end.first_byte_s)
+            health.learn(end.first_byte_s, now)
         breaker = health.breaker
         if outcome is None:
             if attempt.is_probe:

@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 STATES = "{g}:backends"  # hash: backend id -> "open until_ms trips" or "back since_ms", by the store's clock
 _PROBE = "{g}:probe:%d"
 _CHECK = "{g}:check:%d"
-_LOADS = "{g}:loads"  # hash: worker -> when, and what it gives its backends
-_STALE_MS = 3_000  # a worker that told nothing for so long is gone
+LOADS = "{g}:loads"  # hash: worker -> when, and what it gives its backends
+STALE_MS = 3_000  # a worker that told nothing for so long is gone
 _LOOK_S = 0.4
 _STORE_S = 0.25
 _CONNECT_S = 1.0
@@ -80,10 +80,10 @@ class BackendNews:
         """Take in what others tell."""
         told = self._tell_load()
         async with self._store.pipeline(transaction=False) as pipe:
-            pipe.time().hgetall(STATES).hset(_LOADS, self._me, told).pexpire(_LOADS, _STALE_MS)
+            pipe.time().hgetall(STATES).hset(LOADS, self._me, told).pexpire(LOADS, STALE_MS)
             if self._gone:
-                pipe.hdel(_LOADS, *self._gone)
-            (seconds, micros), states, *_, loads = await pipe.hgetall(_LOADS).execute()
+                pipe.hdel(LOADS, *self._gone)
+            (seconds, micros), states, *_, loads = await pipe.hgetall(LOADS).execute()
         self._ahead_ms = seconds * 1000 + micros / 1000 - time.monotonic() * 1000
         self._hear_loads(loads, seconds * 1000 + micros / 1000)
         for backend_id, text in states.items():
@@ -105,10 +105,10 @@ class BackendNews:
             at_ms, load = json.loads(text)
             if worker == self._me:
                 continue
-            if now_ms - at_ms >= _STALE_MS:
+            if now_ms - at_ms >= STALE_MS:
                 self._gone.append(worker)  # else the names of all workers there ever were would stay
             else:
-                others.append({int(number): (calls, tokens) for number, (calls, tokens) in load.items()})
+                others.append({int(number): (calls, tokens) for number, (calls, tokens, _) in load.items()})
         self._board.hear_loads(others)
 
     def tell(self, change: Change) -> None:

@@ -80,7 +80,9 @@ class HttpProvider:
         bell = Bell()
         try:
             place, credential = _place(target.base_url), await self._credential(target)
-            connection = await self._pool.acquire(place.origin, min(target.connect_timeout_s, within_s))
+            connection = await self._pool.acquire(
+                place.origin, min(target.connect_timeout_s, within_s), target.rest
+            )
             address = self._api.check_address(target, place.path)
             head = (
                 f"GET {address} HTTP/1.1\r\nHost: {place.host}\r\nUser-Agent: llm-gateway\r\n"
@@ -116,7 +118,7 @@ class HttpProvider:
         place = _place(target.base_url)
         credential = await self._credential(target)
         request = self._head(place, path, target, credential, len(body), request_id) + body
-        connection = await self._pool.acquire(place.origin, target.connect_timeout_s)
+        connection = await self._pool.acquire(place.origin, target.connect_timeout_s, target.rest)
         connection.begin(request, notify, most_bytes=most_bytes)
         return connection
 

@@ -35,6 +35,18 @@ class Origin(NamedTuple):
     port: int
 
 
+class Rest(NamedTuple):
+    """How long connections may wait for their next exchange, and how many of an origin's may."""
+
+    seconds: float
+    most: int | None = None
+
+
+# Below the 5 s after which uvicorn-based servers, vLLM among them, close: a request that meets the closing of its
+# connection fails, and might have cost.
+USUAL_REST = Rest(4.0)
+
+
 class Connection(asyncio.Protocol):
     """Send with `begin`, be told of news, and `take` what has arrived; `status` is 0 until the head is there.
 
@@ -44,6 +56,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, origin: Origin) -> None:
         self.origin = origin
         self.idle_since = 0.0
+        self.may_rest = USUAL_REST
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
         self._is_lost = False

@@ -4,32 +4,33 @@ import asyncio
 import time
 from collections import defaultdict, deque
 
-from routing.upstream.connection import Connection, Origin
+from routing.upstream.connection import USUAL_REST, Connection, Origin, Rest
 from routing.upstream.dial import Dialer
 
-# Below the 5 s after which uvicorn-based servers, vLLM among them, close: a request that meets the closing of its
-# connection fails, and might have cost.
-_IDLE_S = 4.0
 _SWEEP_S = 1.0
 
 
 class Pool:
-    """Hands out the connection that rested least, or a new one; there is no upper bound of its own."""
+    """Hands out the connection that rested least, or a new one. How many rest, and how long, is the backend's to say;
+    of those in use there is no bound here."""
 
     def __init__(self, dialer: Dialer) -> None:
         self._dialer = dialer
         self._idle: dict[Origin, deque[Connection]] = defaultdict(deque)
         self._sweeper: asyncio.TimerHandle | None = None
 
-    async def acquire(self, origin: Origin, connect_timeout_s: float) -> Connection:
-        """A connection for one exchange; must be given back or closed. Raises Unreachable."""
-        idle, freshest = self._idle[origin], time.monotonic() - _IDLE_S
+    async def acquire(self, origin: Origin, connect_timeout_s: float, rest: Rest = USUAL_REST) -> Connection:
+        """A connection for one exchange; must be given back or closed, and may `rest` then. Raises Unreachable."""
+        idle, freshest = self._idle[origin], time.monotonic() - rest.seconds
         while idle:
             connection = idle.pop()
             if connection.is_open and connection.idle_since > freshest:
+                connection.may_rest = rest
                 return connection
             connection.close()
-        return await self._dialer.open(origin, connect_timeout_s)
+        connection = await self._dialer.open(origin, connect_timeout_s)
+        connection.may_rest = rest
+        return connection
 
     def give_back(self, connection: Connection) -> None:
         """The owner is done: keep the connection if it may carry another exchange, else close it."""
@@ -37,7 +38,10 @@ class Pool:
             connection.close()
             return
         connection.rest(time.monotonic())
-        self._idle[connection.origin].append(connection)
+        idle, most = self._idle[connection.origin], connection.may_rest.most
+        idle.append(connection)
+        if most is not None and len(idle) > most:
+            idle.popleft().close()
         if self._sweeper is None:
             self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)
 
@@ -50,11 +54,14 @@ class Pool:
         self._idle.clear()
 
     def _sweep(self) -> None:
-        oldest = time.monotonic() - _IDLE_S
+        now = time.monotonic()
         for origin, idle in list(self._idle.items()):
-            while idle and (idle[0].idle_since <= oldest or not idle[0].is_open):
-                idle.popleft().close()
-            if not idle:
+            rested = {c for c in idle if not c.is_open or c.idle_since + c.may_rest.seconds <= now}
+            for connection in rested:
+                connection.close()
+            if len(rested) == len(idle):
                 del self._idle[origin]
+            elif rested:
+                self._idle[origin] = deque(c for c in idle if c not in rested)
         is_empty = not self._idle
         self._sweeper = None if is_empty else asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)

@@ -74,6 +74,13 @@ class Backends(RowKind):
         Field(
             "check_every_s", Whole(), "Seconds between checks of whether it is well. 0: by its calls only."
         ),
+        Field("keep_alive_s", Whole(), "Seconds that a connection is kept for the next call. 0: none is."),
+        Field(
+            "most_idle",
+            Whole(),
+            "Connections that are kept so, of each worker. Null: no bound.",
+            is_nullable=True,
+        ),
         Field("longest_trip_s", Whole(), "Seconds that it is left alone at most when it fails. 0: never."),
         Field(
             "list_price_provider",
