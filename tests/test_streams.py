@@ -51,6 +51,36 @@ def test_each_frame_passes_as_soon_as_it_arrives(product: Product, caller: Calle
     assert sorted(gaps)[len(gaps) // 2] > 0.1
 
 
+@pytest.mark.slow  # it compares times
+def test_the_first_token_does_not_wait(
+    product: Product, simulator: Simulator, caller: Caller, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Small segments that wait for an acknowledgement (Nagle and delayed ACK) would cost 40 ms."""
+    added = []
+    direct, ours = f"{simulator.base_url}/chat/completions", url_of(product)
+    with httpx.Client() as client:
+        for _ in range(100):
+            times = [first_token_ms(client, url, caller) for url in (direct, ours)]
+            added.append(times[1] - times[0])
+    added.sort()
+    with capsys.disabled():
+        print(f"\nfirst token later by: median {added[50]:.1f} ms, 95 of 100 within {added[94]:.1f} ms")
+    assert added[50] < 10
+    assert added[94] < 30
+
+
+def first_token_ms(client: httpx.Client, url: str, caller: Caller) -> float:
+    """From sending to the first frame with text, on a stream that takes a while to its second."""
+    started = time.monotonic()
+    with client.stream("POST", url, **request_of(caller, between_chunks_s=0.05, text="alpha")) as response:
+        received = b""
+        for piece in response.iter_raw():
+            received += piece
+            if b"alpha" in received:
+                return 1000 * (time.monotonic() - started)
+    raise AssertionError(received)
+
+
 def test_silence_before_the_first_byte_commits_200_and_sends_comments(
     product: Product, caller: Caller
 ) -> None:
