@@ -140,6 +140,7 @@ class UsageRecordAdmin(ReadOnlyAdmin):
             {"fields": ["operation", "streamed", "model", "model_alias", "client_request_id", "end_user"]},
         ),
         ("Caller", {"fields": ["department", "team", "application", "api_key_hint"]}),
+        ("Guards", {"fields": ["guard_findings"]}),
         ("Backend", {"fields": ["backend", "attempts", "duration_ms", "first_byte_ms", "overhead_us"]}),
         (
             "Tokens",

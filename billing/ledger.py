@@ -1,6 +1,7 @@
 """One ledger row as the worker writes it: encoded once, shipped unparsed."""
 
 import uuid
+from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
@@ -70,6 +71,7 @@ class LedgerEntry(msgspec.Struct):
     model_alias: str | None = None
     list_price_id: int | None = None
     failed_attempts: tuple[FailedAttempt, ...] | None = None
+    guard_findings: Sequence[msgspec.Struct] | None = None
     is_other_user: bool = False
     served_model: str | None = None
     spool: uuid.UUID | None = None

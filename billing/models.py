@@ -202,6 +202,10 @@ class UsageRecord(models.Model):
     failed_attempts = models.JSONField(
         null=True, help_text="The calls after which another was made, with what each may have used and cost."
     )
+    guard_findings = models.JSONField(
+        null=True,
+        help_text="What guards found in the request: kinds, places and what was done. Never a value.",
+    )
     duration_ms = models.PositiveIntegerField()
     first_byte_ms = models.PositiveIntegerField(null=True)
     overhead_us = models.PositiveIntegerField(

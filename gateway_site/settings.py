@@ -51,6 +51,7 @@ INSTALLED_APPS = [
     "audit",
     "teams",
     "billing",
+    "guards",
     "routing",
     "gateway_site.apps.GatewaySiteConfig",
 ]
@@ -168,6 +169,7 @@ GATEWAY_MAX_INPUTS = env.integer("GATEWAY_MAX_INPUTS", 2_048, least=1)
 GATEWAY_MAX_TOKENS = env.integer("GATEWAY_MAX_TOKENS", 1_000_000, least=1)
 GATEWAY_ENTRA_AUTHORITY = env.text("GATEWAY_ENTRA_AUTHORITY", "https://login.microsoftonline.com")
 GATEWAY_MAX_ATTEMPTS = env.integer("GATEWAY_MAX_ATTEMPTS", 3, least=1)
+GATEWAY_GUARD_S = env.integer("GATEWAY_GUARD_S", 5, least=1)
 GATEWAY_RETRY_S = env.integer("GATEWAY_RETRY_S", 60, least=0)
 GATEWAY_MAX_STREAM_S = env.integer("GATEWAY_MAX_STREAM_S", 3_600, least=1)
 # Whether answers name their backend and their cost in x-gateway-backend and x-gateway-cost-usd.

@@ -26,6 +26,7 @@ from billing.refusals import RefusalBundles
 from billing.spool import Spool, SpoolFull, sync_files
 from billing.tokens import TokenCounter, load_counter
 from billing.usage import Usage
+from guards.runner import Runner
 from routing.choice import Chooser
 from routing.client_address import TrustedProxies
 from routing.configuration import Configuration, DatabaseThreads
@@ -75,6 +76,7 @@ class GatewaySettings:
     max_stream_s: float
     max_attempts: int
     retry_s: float
+    guard_s: float
     entra_authority: str
     key_peppers: str
     private_backends: frozenset[str]
@@ -102,6 +104,7 @@ class GatewaySettings:
             max_stream_s=settings.GATEWAY_MAX_STREAM_S,
             max_attempts=settings.GATEWAY_MAX_ATTEMPTS,
             retry_s=settings.GATEWAY_RETRY_S,
+            guard_s=settings.GATEWAY_GUARD_S,
             entra_authority=settings.GATEWAY_ENTRA_AUTHORITY,
             key_peppers=settings.GATEWAY_KEY_PEPPERS,
             private_backends=settings.GATEWAY_PRIVATE_BACKENDS,
@@ -140,6 +143,7 @@ class Gateway:
         self.idempotency = IdempotencyStore(options.redis_url)
         self.ledger: Ledger
         self.admissions: Admissions
+        self.guards = Runner(options.guard_s)
         self._counters = DatabaseThreads(1)  # sums of a rebuild hold up no look-up of a key
         self.metrics: Metrics
         self.board = Board()
@@ -181,6 +185,7 @@ class Gateway:
             lambda: self.configuration.snapshot,
         )
         self.admissions = self._make_admissions()
+        self.guards.take(self.configuration.snapshot.guards)
         self.configuration.on_change = self._take_configuration
         await self.admissions.start(self.configuration.snapshot.rule_books)
         chores = (
@@ -211,6 +216,7 @@ class Gateway:
         await self._backend_news.close()
         await self.configuration.close()
         self._pool.close()
+        await self.guards.close()
         await asyncio.to_thread(self._database.close)
         await asyncio.to_thread(self._counters.close)
         self.metrics.close()
@@ -232,6 +238,7 @@ class Gateway:
         )
 
     def _take_configuration(self) -> None:
+        self.guards.take(self.configuration.snapshot.guards)
         self.admissions.take_books(self.configuration.snapshot.rule_books)
 
     def provider(self, name: str) -> Provider:

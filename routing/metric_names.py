@@ -126,6 +126,12 @@ ADMISSIONS = Metric(
     "Calls that a limit or budget applies to, by what became of them before a backend was called.",
 )
 ADMISSION_OUTCOMES = (AdmittedKind.COUNTED, AdmittedKind.UNCOUNTED, *RefusalKind)
+GUARD_FINDINGS = Metric(
+    "gateway_guard_findings",
+    "counter",
+    ("guard", "type", "action"),
+    "What guards found in requests; the action unavailable: a guard could not look, and the call went on.",
+)
 STORE_CALL = Metric(
     "gateway_counters_call_seconds",
     "histogram",
@@ -180,6 +186,7 @@ METRICS = (
     QUEUE_WAIT,
     WAITING,
     ADMISSIONS,
+    GUARD_FINDINGS,
     STORE_CALL,
     LOST_CONNECTIONS,
     REBUILDS,

@@ -122,6 +122,10 @@ class Metrics:
         """Count a call that a limit or budget applies to; one of ADMISSION_OUTCOMES."""
         self._values[self._admissions[outcome]] += 1
 
+    def count_finding(self, guard: str, kind: str, action: str, count: int) -> None:
+        """Count what a guard found in a request."""
+        self._values[self._place(names.GUARD_FINDINGS, (guard, kind or NONE, action))] += count
+
     def count_backend_error(self, backend: str, reason: str) -> None:
         """Count a failed call after which another was made; that of the last one is the request's (see `count`)."""
         self._values[self._place(names.BACKEND_ERRORS, (backend, reason))] += 1

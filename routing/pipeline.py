@@ -9,8 +9,10 @@ from routing.call import Call, Reply
 from routing.endpoints.base import Endpoint, Request, encode
 from routing.endpoints.models import render_model, render_models
 from routing.gateway import Gateway
+from routing.guarding import guard
 from routing.idempotency import answer_once
 from routing.reach import Reach, find_reach, suit_model
+from routing.restoring import restore
 from routing.snapshot import ServedModel, Snapshot
 from routing.stages import (
     call_plain,
@@ -27,7 +29,7 @@ _STREAM_HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-co
 
 
 async def complete(gateway: Gateway, call: Call, endpoint: Endpoint, trace: Trace) -> Reply:
-    """POST to an endpoint: authenticate -> read -> find the model -> answer it, once.
+    """POST to an endpoint: authenticate -> read -> guard -> find the model -> answer it, once -> restore.
 
     `GatewayView` records the request, however this function ends. A plain answer is priced before it is sent.
     Of a stream the first piece is awaited here, while the status is still open; `relay_stream` prices and
@@ -38,10 +40,12 @@ async def complete(gateway: Gateway, call: Call, endpoint: Endpoint, trace: Trac
     request = endpoint.read(call.body, gateway.options.bounds, call.path_model)
     trace.streamed = request.stream
     trace.end_user = clean_text(call.headers.get("x-user-id") or request.end_user)
+    request = await guard(gateway, call, request, trace)
     reach = reach_of(snapshot, caller, request, trace)
-    return await answer_once(
+    reply = await answer_once(
         gateway, call, request, trace, lambda: answer(gateway, call, request, reach, trace)
     )
+    return await restore(reply, endpoint.operation, trace.vault)
 
 
 async def answer(gateway: Gateway, call: Call, request: Request, reach: Reach, trace: Trace) -> Reply:

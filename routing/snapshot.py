@@ -11,6 +11,7 @@ from django.db import connection, transaction
 from billing.admission.books import NO_BOOKS, Books, read_books
 from billing.models import ListPrice, PriceEntry
 from billing.money import Price, nanousd_per_million, price_at
+from guards.book import NO_GUARDS, GuardBook, read_guards
 from routing.addresses import ForbiddenAddress, check_base_url
 from routing.credentials import CredentialError, resolve_credential
 from routing.health.breaker import USUAL, Rule
@@ -125,6 +126,7 @@ class Snapshot:
     models: dict[str, ServedModel]
     left_out: tuple[LeftOut, ...] = ()
     rule_books: Books = NO_BOOKS
+    guards: GuardBook = NO_GUARDS
 
 
 def read_version() -> int:
@@ -138,7 +140,7 @@ def load_snapshot(known: Books = NO_BOOKS) -> Snapshot:
         with connection.cursor() as cursor:
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         version = read_version()
-        rule_books = read_books(known)
+        rule_books, guard_book = read_books(known), read_guards()
         targets, left_out = _load_targets()
         granted: dict[int, set[int]] = defaultdict(set)
         for model_id, team_id in Grant.objects.order_by().values_list("model_id", "team_id"):
@@ -180,7 +182,7 @@ def load_snapshot(known: Books = NO_BOOKS) -> Snapshot:
         for alias, name in ModelAlias.objects.order_by().values_list("name", "model__name"):
             if name in models:
                 models[alias] = replace(models[name], name=alias, alias_of=name)
-    return Snapshot(version, models, tuple(left_out), rule_books)
+    return Snapshot(version, models, tuple(left_out), rule_books, guard_book)
 
 
 def _list_models_with_draining_backends() -> set[int]:

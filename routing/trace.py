@@ -14,9 +14,13 @@ from billing.models import Status
 from billing.money import FREE, Cost, Price
 from billing.steps import GrowingReserve
 from billing.usage import NOTHING_USED, Usage
+from guards.look import Noted
+from guards.redaction import Vault
 from routing.snapshot import Target
 from teams.errors import GatewayError
 from teams.key_holder import KeyHolder
+
+MOST_FINDINGS = 50  # kinds and places that a record names
 
 
 @dataclass(slots=True)
@@ -61,6 +65,8 @@ class Trace:
     attempt_at: float = 0.0  # when the present call began, by the monotonic clock
     usage: Usage = NOTHING_USED
     cost: Cost = FREE
+    findings: tuple[Noted, ...] = ()  # of guards
+    vault: Vault | None = None  # what placeholders stand for, where there are any
 
     def call_begins(self) -> None:
         """The request goes to the backend now."""
@@ -186,6 +192,7 @@ class Trace:
             cost_nanousd=cost.total_nanousd,
             attempts=self.attempts,
             failed_attempts=self.failed or None,
+            guard_findings=self.findings[:MOST_FINDINGS] or None,
             duration_ms=round((now - self.started) * 1000),
             first_byte_ms=None
             if self.first_byte_at is None

@@ -170,6 +170,26 @@ def field_invalid(param: str | None, message: str) -> GatewayError:
     return GatewayError(400, "field_invalid", message, param=param, code="invalid_value")
 
 
+def guard_blocked(guard: str, types: list[str]) -> GatewayError:
+    """The request holds what the team's policy does not let pass. Kinds are told, values never."""
+    return GatewayError(
+        400,
+        f"guard_{guard}",
+        f"The request holds {', '.join(types)}: your team's policy does not let that pass to a model. "
+        "Take it out and send the request again.",
+        code="guard_blocked",
+    )
+
+
+def guards_unavailable() -> GatewayError:
+    """The request cannot be looked through, and the team's policy does not let it pass then."""
+    return unavailable(
+        "guard_unavailable",
+        "The request cannot be looked through now, as your team's policy wants. Try again.",
+        {"retry-after": "1"},
+    )
+
+
 def parameter_unsupported(param: str, message: str) -> GatewayError:
     """Nothing that serves the model has a place for it, and without it the request would be another one."""
     return GatewayError(400, "parameter_unsupported", message, code="unsupported_parameter", param=param)

@@ -46,6 +46,8 @@ class Action(StrEnum):
     LIMIT_MANAGE = "limit.manage"
     BUDGET_VIEW = "budget.view"
     BUDGET_MANAGE = "budget.manage"
+    GUARD_VIEW = "guard.view"
+    GUARD_MANAGE = "guard.manage"
     LEDGER_VIEW = "ledger.view"
     SHIPPING_VIEW = "shipping.view"
     EVENT_VIEW = "event.view"
@@ -172,6 +174,10 @@ MODEL_RIGHTS: Mapping[str, ModelRights] = MappingProxyType(
         "routing.route": _managed(A.ROUTE_VIEW, A.ROUTE_MANAGE),
         "billing.priceentry": _managed(A.PRICE_VIEW, A.PRICE_MANAGE),
         "billing.listprice": ModelRights(A.PRICE_VIEW),
+        "guards.guardpolicy": _managed(A.GUARD_VIEW, A.GUARD_MANAGE),
+        "guards.guardrule": _managed(A.GUARD_VIEW, A.GUARD_MANAGE),
+        "guards.policyteam": _managed(A.GUARD_VIEW, A.GUARD_MANAGE),
+        "guards.recogniser": _managed(A.GUARD_VIEW, A.GUARD_MANAGE),
         # To roles of the platform only, until there are pages for those of departments and teams.
         "billing.limit": _managed(A.LIMIT_VIEW, A.LIMIT_MANAGE),
         "billing.budget": _managed(A.BUDGET_VIEW, A.BUDGET_MANAGE),

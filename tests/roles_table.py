@@ -46,6 +46,8 @@ limit.view            all  all  all  -    -    -    -
 limit.manage          all  -    -    -    -    -    -
 budget.view           all  all  all  -    -    -    -
 budget.manage         all  -    -    -    -    -    -
+guard.view            all  all  -    -    -    -    -
+guard.manage          all  -    -    -    -    -    -
 ledger.view           all  all  all  own  own  own  own
 shipping.view         all  all  all  -    -    -    -
 event.view            all  all  -    -    -    -    -

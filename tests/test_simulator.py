@@ -524,6 +524,13 @@ class TestFaults:
         simulator.http.post(CHAT, json=chat({}), headers=headers)
         assert "headers" not in simulator.last()
 
+    def test_bodies_are_logged_only_when_asked(self, simulator: Driver) -> None:
+        body = json.dumps(chat({"keep_body": True})).encode()
+        simulator.http.post(CHAT, content=body)
+        assert simulator.last()["body"] == body.decode()
+        simulator.http.post(CHAT, json=chat({}))
+        assert "body" not in simulator.last()
+
     def test_frames_are_written_together(self, simulator: Driver) -> None:
         with simulator.connect() as connection:
             body = json.dumps(chat({"frames_per_write": 6, "text": "a b c"}, stream=True)).encode()

@@ -201,6 +201,8 @@ class Simulator:
         plan = self._plan(exchange.in_path, exchange.headers.get("x-simulator"), in_body)
         if plan.echo_headers:
             call.headers = exchange.headers
+        if plan.keep_body:
+            call.body = exchange.body.decode("utf-8", "replace")
         return Responder(exchange, call, self.counters.decide(plan), _error_form(exchange))
 
     def _plan(self, in_path: str | None, in_header: str | None, in_body: Any) -> Plan:

@@ -42,6 +42,7 @@ class Exchange:
         self.path = plain_path(self.asked_path, scope["query_string"])
         self.method: str = scope["method"]
         self.status: int | None = None
+        self.body = b""
         self._receive = receive
         self._send = send
         self._watcher: asyncio.Task[None] | None = None
@@ -55,7 +56,7 @@ class Exchange:
         return headers
 
     async def read_body(self) -> bytes:
-        """The whole request body; raises ClientLeft."""
+        """The whole request body, which `body` holds from then on; raises ClientLeft."""
         parts = []
         while True:
             message = await self._receive()
@@ -63,7 +64,8 @@ class Exchange:
                 raise ClientLeft
             parts.append(message.get("body", b""))
             if not message.get("more_body"):
-                return b"".join(parts)
+                self.body = b"".join(parts)
+                return self.body
 
     async def pause(self, seconds: float) -> None:
         """Let other calls run, for so long at least; raises ClientLeft at once when the client leaves."""

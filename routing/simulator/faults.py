@@ -173,6 +173,7 @@ class Plan:
     )
     crlf: bool = _fault(FLAG, "Stream: frames end with CRLF CRLF.", default=False)
     echo_headers: bool = _fault(FLAG, "Put every received header into the served log.", default=False)
+    keep_body: bool = _fault(FLAG, "Put the received body into the served log.", default=False)
 
     def with_failures(self) -> "Plan":
         """This plan, failing: status 500 if no failing fault is set."""

@@ -32,6 +32,7 @@ class ServedCall(msgspec.Struct):
     outcome: Outcome = "broken"
     frames_sent: int = 0
     headers: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    body: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class ServedLog:

@@ -23,15 +23,17 @@ from billing.models import (
     UsageRecord,
 )
 from billing.rule_models import Budget, Limit
+from guards.models import GuardPolicy, Recogniser
 from routing.models import Backend, CatalogueModel, Grant, Route
 from teams.models import ApiKey, Application, Department, Member, Team
 from tests.factories import make_budget, make_caller, make_limit, unique
+from tests.guards.policies import make_policy
 from tests.people import Account, make_team_member
 
 ADDRESS = "https://provider.example/v1"
 READ_ONLY = [ListPrice, UsageRecord, UsageCorrection, Spool, QuarantinedFrame, AdminEvent]
 OURS = [Department, Team, Application, Member, ApiKey, CatalogueModel, Grant, Backend, Route, PriceEntry]
-OURS += [Limit, Budget]
+OURS += [Limit, Budget, GuardPolicy, Recogniser]
 HOSTILE = "<script>alert('x')</script>"
 
 
@@ -149,6 +151,10 @@ def make_rows() -> dict[type[models.Model], models.Model]:
         Grant.objects.select_related("model").get(team=caller.team),
         CatalogueModel.objects.get(name=caller.model),
         Route.objects.get(backend=caller.backend),
+        make_policy(caller.team, pii="redact"),
+        Recogniser.objects.create(
+            name=unique("recogniser"), type="BADGE", pattern="B-[0-9]+", words=[HOSTILE]
+        ),
         make_limit(team=caller.team, end_user=HOSTILE),
         make_budget(api_key=key, end_user=HOSTILE, model_id=caller.model),
         make_list_price(),

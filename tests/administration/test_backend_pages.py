@@ -31,6 +31,7 @@ def backend_form(**changes: Any) -> dict[str, Any]:
         "longest_trip_s": 300,
         "quality": 0,
         "check_every_s": 0,
+        "keep_alive_s": 4,
         "breaker_rules-TOTAL_FORMS": 0,
         "breaker_rules-INITIAL_FORMS": 0,
         "prices-TOTAL_FORMS": 0,

@@ -1,0 +1,81 @@
+"""Guard policies, their rules, whom they apply to, and recognisers."""
+
+from gateway_site.configuration_file.forms import Flag, ListOf, OneOf, Reference, Text, Whole
+from gateway_site.configuration_file.kinds.base import RowKind
+from gateway_site.configuration_file.schema import Field
+from guards.checksums import CHECKSUMS
+from guards.models import GuardAct, GuardKind, GuardPolicy, GuardRule, PolicyTeam, Recogniser
+
+
+class Recognisers(RowKind):
+    """What the company itself looks for."""
+
+    section = "recognisers"
+    noun = "recogniser"
+    model = Recogniser
+    identity = ("name",)
+    fields = (
+        Field("name", Text(), "a-z, 0-9 and hyphens."),
+        Field("type", Text(), "What it finds, as rules list it: `EMPLOYEE_ID`.", is_needed=True),
+        Field("pattern", Text(), "An expression. It may not look around itself.", is_needed=True),
+        Field("ignores_case", Flag(), "`true`: capital letters make no difference."),
+        Field("words", ListOf(Text()), "One of them must stand within 100 characters. Empty: nothing need."),
+        Field("checksum", OneOf(["", *CHECKSUMS]), 'What the digits must satisfy. "": nothing.'),
+        Field("score_percent", Whole(), "How sure a finding is, 0 to 100. A new one has 80."),
+        Field("is_active", Flag(), "`false`: it is not looked for."),
+    )
+
+
+class GuardPolicies(RowKind):
+    """What is looked for in calls, and what is done about it."""
+
+    section = "guard_policies"
+    noun = "guard policy"
+    model = GuardPolicy
+    identity = ("name",)
+    fields = (
+        Field("name", Text(), "a-z, 0-9 and hyphens."),
+        Field("description", Text(), "For people."),
+        Field("is_default", Flag(), "`true`: it applies to every team that has none of its own."),
+    )
+
+
+class GuardRules(RowKind):
+    """The guards of the policies. A guard without a rule does not look."""
+
+    section = "guard_rules"
+    noun = "guard rule"
+    model = GuardRule
+    identity = ("policy", "guard")
+    paths = {"policy": "policy__name"}
+    fields = (
+        Field("policy", Reference("guard_policies"), "The policy that it belongs to."),
+        Field("guard", OneOf(GuardKind.values), "Which guard looks."),
+        Field("act", OneOf(GuardAct.values), "What is done about a finding. A new one has `observe`."),
+        Field("types", ListOf(Text()), "What it looks for. Empty: the usual kinds."),
+        Field("threshold_percent", Whole(), "Findings that are less sure are none. A new one has 0."),
+        Field("fails_open", Flag(), "`true`: when the guard cannot look, the call passes."),
+        Field("restores", Flag(), "`true`: values are put back in the answer. A new one has `true`."),
+    )
+
+    def known_names(self) -> set[str]:
+        """None: nothing refers to a rule."""
+        return set()
+
+
+class PolicyTeams(RowKind):
+    """Which policies apply to teams in place of the default."""
+
+    section = "policy_teams"
+    noun = "team under a policy"
+    model = PolicyTeam
+    identity = ("team",)
+    paths = {"team": "team__slug", "policy": "policy__name"}
+    fields = (
+        Field("team", Reference("teams"), "The team."),
+        Field("policy", Reference("guard_policies"), "The policy that applies to it.", is_needed=True),
+    )
+
+    def known_names(self) -> set[str]:
+        """None: nothing refers to it."""
+        return set()

@@ -1,0 +1,102 @@
+"""Looks through texts for all that the active policies ask for: one pass of all expressions, then the judges."""
+
+import hashlib
+import logging
+from collections import OrderedDict
+from collections.abc import Collection
+
+import msgspec
+
+from guards import secrets
+from guards.custom import Custom
+from guards.expressions import Expression, ExpressionSet, Match
+from guards.finding import Finding
+from guards.pii.kinds import NATIONAL, WITH_A_FORM
+from guards.recogniser import Recogniser, windows
+
+_MOST_KNOWN = 20_000  # texts; a few hundred bytes each where something was found
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What is to be found: kinds by name, administrators' own, and the regions of phone numbers."""
+
+    types: frozenset[str] = frozenset()
+    customs: tuple[Custom, ...] = ()
+    phone_regions: tuple[str, ...] = ("US", "GB", "DE", "FR")
+
+
+NOTHING = Wanted()
+
+
+class Scanner:
+    """For one thread. Remembers by its digest what it found in a text: of a conversation only the last is new."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        """Takes up to a second. Raises ExpressionError for an administrator's expression that cannot be used."""
+        self.wanted = wanted
+        owners: list[Recogniser | Custom] = []
+        expressions: list[Expression] = []
+        for recogniser in _recognisers(wanted):
+            owners += [recogniser] * len(recogniser.triggers)
+            expressions += recogniser.triggers
+        owners += wanted.customs
+        expressions += [custom.expression for custom in wanted.customs]
+        self._owners, self._expressions = owners, ExpressionSet(expressions)
+        self._known: OrderedDict[bytes, tuple[Finding, ...]] = OrderedDict()
+
+    def scan(self, text: str) -> tuple[Finding, ...]:
+        """What is in a text, in its order; of what overlaps, all."""
+        if (known := self.known(text)) is not None:
+            return known
+        found = tuple(self._look(text))
+        self.remember(text, found)
+        return found
+
+    def known(self, text: str) -> tuple[Finding, ...] | None:
+        """What was found in it before; None for a new text."""
+        digest = _digest(text)
+        if (known := self._known.get(digest)) is not None:
+            self._known.move_to_end(digest)
+        return known
+
+    def remember(self, text: str, found: tuple[Finding, ...]) -> None:
+        """What another scanner of the same kinds found."""
+        self._known[_digest(text)] = found
+        if len(self._known) > _MOST_KNOWN:
+            self._known.popitem(last=False)
+
+    def _look(self, text: str) -> list[Finding]:
+        matches = self._expressions.scan(text)
+        if not matches:
+            return []
+        by_owner: dict[int, tuple[Recogniser | Custom, list[Match]]] = {}
+        for match in matches:
+            owner = self._owners[match.index]
+            by_owner.setdefault(id(owner), (owner, []))[1].append(match)
+        findings: list[Finding] = []
+        for owner, its in by_owner.values():
+            findings += owner.judge(text, its) if isinstance(owner, Custom) else _judge(owner, text, its)
+        return sorted(findings, key=lambda finding: finding.start)
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _recognisers(wanted: Wanted) -> list[Recogniser]:
+    found = [each for each in secrets.make_recognisers() if each.type in wanted.types]
+    if kinds := sorted(wanted.types & {*WITH_A_FORM, *NATIONAL}):
+        logging.getLogger("presidio-analyzer").setLevel(logging.WARNING)  # it tells all that it loads
+        from guards.pii.patterns import make_recogniser  # presidio is large: only where it is asked for
+
+        found += [make_recogniser(kind, wanted.phone_regions) for kind in kinds]
+    return found
+
+
+def _judge(recogniser: Recogniser, text: str, matches: Collection[Match]) -> list[Finding]:
+    ends = sorted({match.end for match in matches})
+    return [
+        Finding(recogniser.guard, recogniser.type, start + found, start + to, score, rule)
+        for start, stop in windows(text, ends, recogniser.before, recogniser.after)
+        for found, to, score, rule in recogniser.judge(text[start:stop])
+    ]

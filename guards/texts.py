@@ -1,0 +1,134 @@
+"""All texts of a request, wherever they stand, and the request with others in their places.
+
+Everything that a provider may give to a model is text for us: parts of messages, arguments and results of tools,
+descriptions, schemas, what an endpoint of tomorrow adds. Left out is only what cannot be text: names and marks of the
+form itself, and media. What is passed on is what was read: no second value of a repeated name goes by unseen.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+_decode = msgspec.json.decode
+_encode = msgspec.json.Encoder().encode
+
+# Fields whose texts are marks of the form, as long as they look like one.
+_MARKS = frozenset(
+    {"call_id", "id", "item_id", "model", "object", "role", "status", "tool_call_id", "tool_use_id", "type"}
+)
+_MARK = re.compile(r"[A-Za-z0-9_.:/-]{0,64}\Z")
+_MEDIA = frozenset({"data", "file_data", "url", "image_url", "signature", "encrypted_content"})
+_MEDIA_FORM = re.compile(r"data:[a-z0-9.+/-]*;base64,|[A-Za-z0-9+/_-]{64}")
+_NAME = re.compile(r"[^\W\d][\w.$:/ -]{0,63}\Z")
+_SHORTEST_NUMBER = 10**7  # of one with fewer digits nothing can be told
+
+
+class Unreadable(Exception):
+    """A request that cannot be looked through; the message is for the caller."""
+
+
+class Text:
+    """One text and its place, such as `messages[0].content`; a number that may be one is a text too. `is_name`: it is a
+    name of the caller's choice, for which no other can be put."""
+
+    __slots__ = ("_holder", "_key", "is_name", "place", "text")
+
+    def __init__(self, holder: Any, key: Any, place: str, text: str, *, is_name: bool = False) -> None:
+        self._holder = holder
+        self._key = key
+        self.place = place
+        self.text = text
+        self.is_name = is_name
+
+    def put(self, text: str) -> None:
+        """Another in its place."""
+        self._holder[self._key] = self.text = text
+
+
+class Texts:
+    """Of a request by its raw top-level fields."""
+
+    def __init__(self, fields: Mapping[str, msgspec.Raw]) -> None:
+        """Raises Unreadable."""
+        self._fields: dict[str, Any] = dict(fields)
+        for name, raw in fields.items():
+            if bytes(memoryview(raw)[:1]) in b"tfn" or (name in _MARKS and len(memoryview(raw)) < 64):
+                continue
+            try:
+                self._fields[name] = _decode(raw)
+            except (msgspec.DecodeError, RecursionError):
+                raise Unreadable(
+                    f"{name!r} holds a number that is out of range, or too many levels."
+                ) from None
+        self.all = list(_walk(self._fields))
+
+    def encode(self) -> bytes:
+        """The request's body with the texts as they are now."""
+        return _encode(self._fields)
+
+
+def _walk(root: dict[str, Any]) -> Iterator[Text]:
+    """In the order of the request; without recursion, however deep it is."""
+    stack: list[tuple[Any, Any, str]] = [(root, name, name) for name in reversed(root)]
+    while stack:
+        holder, key, place = stack.pop()
+        value = holder[key]
+        if isinstance(value, str):
+            if not _is_form(key, value):
+                yield Text(holder, key, place, value)
+        elif isinstance(value, dict):
+            stack += [(value, name, f"{place}.{_shown(name)}") for name in reversed(value)]
+            yield from (
+                Text(value, name, f"{place}.*", name, is_name=True) for name in value if not _NAME.match(name)
+            )
+        elif isinstance(value, list):
+            stack += [(value, index, f"{place}[{index}]") for index in range(len(value) - 1, -1, -1)]
+        elif type(value) is int and not -_SHORTEST_NUMBER < value < _SHORTEST_NUMBER:
+            yield Text(holder, key, place, str(value))
+
+
+def _is_form(key: Any, value: str) -> bool:
+    if key in _MARKS:
+        return bool(_MARK.match(value))
+    return key in _MEDIA and bool(_MEDIA_FORM.match(value))
+
+
+def _shown(name: str) -> str:
+    """A name of the caller's choice as it may stand in a record: it could be anything."""
+    return name if name in _KNOWN_NAMES else "*"
+
+
+_KNOWN_NAMES = frozenset(
+    [
+        "arguments",
+        "content",
+        "default",
+        "description",
+        "enum",
+        "file",
+        "function",
+        "image_url",
+        "input",
+        "input_schema",
+        "instructions",
+        "messages",
+        "metadata",
+        "output",
+        "parameters",
+        "parts",
+        "properties",
+        "reasoning_content",
+        "source",
+        "summary",
+        "system",
+        "text",
+        "thinking",
+        "title",
+        "tool_calls",
+        "tools",
+        "url",
+        "user",
+    ]
+)
