@@ -28,9 +28,7 @@ class Runner:
     def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s
         self._pool: ProcessPoolExecutor | None = None
-        self._scanner: asyncio.Future[Scanner] | None = (
-            None  # of the policies in force; it takes a while to make
-        )
+        self._making: asyncio.Future[Scanner | None] | None = None  # of the scanner for the policies in force
         self.book: GuardBook = NO_GUARDS
 
     def take(self, book: GuardBook) -> None:

@@ -95,6 +95,7 @@ class Restorer:
             tuple[Any, ...], dict[str, Any]
         ] = {}  # the last event with a piece of each text that is held
         self._added = 0  # events of ours
+        self._number = 0  # of the last event, where events have numbers
 
     def feed(self, piece: bytes) -> bytes:
         """The piece as the caller is to see it; empty while all of it is held."""
@@ -114,7 +115,7 @@ class Restorer:
         going_on = {slot.text for slot in slots}
         ended = [text for text in self._held if text not in going_on and self._form.ends(event, text)]
         before = b"".join(map(self._give_out, ended))
-        is_changed = bool(self._added) and "sequence_number" in event
+        is_changed = self._number_anew(event)
         for slot in slots:
             is_changed |= self._take(event, slot)
         if not slots and (b"<" in data or b"\\u003" in data):
@@ -143,13 +144,19 @@ class Restorer:
         said, event = self._held.pop(text), self._last.pop(text)
         for slot in self._form.slots(event):
             slot.holder[slot.key] = said if slot.text == text else ""
-        frame = self._write(event)
         self._added += 1
-        return frame
+        if "sequence_number" in event:
+            event["sequence_number"] = self._number + 1
+        return self._write(event)
+
+    def _number_anew(self, event: dict[str, Any]) -> bool:
+        """Behind events of ours. Returns whether that changed the event."""
+        if not isinstance(number := event.get("sequence_number"), int):
+            return False
+        self._number = event["sequence_number"] = number + self._added
+        return bool(self._added)
 
     def _write(self, event: dict[str, Any]) -> bytes:
-        if isinstance(event.get("sequence_number"), int):
-            event["sequence_number"] += self._added
         head = f"event: {event['type']}\n" if self._form.names_events and "type" in event else ""
         return head.encode() + b"data: " + _encode(event) + b"\n\n"
 

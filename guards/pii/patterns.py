@@ -89,9 +89,11 @@ def _judge_card(recogniser: PatternRecognizer, text: str) -> Iterator[Judged]:
 
 
 def _judge_ip(recogniser: PatternRecognizer, text: str) -> Iterator[Judged]:
-    """Not the number of a section or a version, which have the same form."""
+    """Not the number of a section or a version, nor a name of C++, which have the same form."""
     for start, end, score, rule in _judge(recogniser, text):
-        if not _SECTION.search(text[max(start - _CONTEXT_CHARS, 0) : start]):
+        if any(map(str.isdigit, text[start:end])) and not _SECTION.search(
+            text[max(start - _CONTEXT_CHARS, 0) : start]
+        ):
             yield start, end, score, rule
 
 

@@ -1,0 +1,197 @@
+"""Long texts are looked through in a process of their own; when that fails the policy decides."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from guards.book import GuardBook
+from guards.runner import GuardsAway, Runner
+from guards.scanner import Wanted
+from tests.factories import Caller, make_caller, wait_for_record
+from tests.guards.policies import make_policy
+from tests.guards.test_routes import EMAIL, SAID, answer_text, ask, make_guarded, received
+from tests.processes import Processes, Product, Simulator, wait_for
+
+LONG = f"{'All of this is prose without anything in it. ' * 400} {SAID}"
+WANTED = Wanted(frozenset({"EMAIL_ADDRESS", "CREDIT_CARD"}))
+
+
+@contextlib.asynccontextmanager
+async def running(limit_s: float = 20) -> AsyncIterator[Runner]:
+    runner = Runner(limit_s)
+    runner.take(GuardBook(wanted=WANTED))
+    try:
+        yield runner
+    finally:
+        await runner.close()
+
+
+def processes_of(pid: int) -> list[psutil.Process]:
+    """Those that look through texts."""
+    return [each for each in psutil.Process(pid).children() if _looks(each)]
+
+
+def _looks(process: psutil.Process) -> bool:
+    try:
+        return "multiprocessing.spawn" in " ".join(process.cmdline())
+    except psutil.Error:  # it has just ended
+        return False
+
+
+@pytest.fixture(autouse=True)
+def _no_process_is_left() -> Iterator[None]:
+    yield
+    assert processes_of(os.getpid()) == []
+
+
+async def test_short_and_long_texts_give_the_same() -> None:
+    async with running() as runner:
+        short, long, again = await runner.scan([SAID, LONG, SAID])
+        assert [each.type for each in short] == ["EMAIL_ADDRESS", "CREDIT_CARD", "EMAIL_ADDRESS"]
+        offset = LONG.index(SAID)
+        assert [each.moved(offset) for each in short] == list(long)
+        assert again == short
+
+
+async def test_a_process_that_is_killed_is_followed_by_another() -> None:
+    async with running() as runner:
+        await runner.scan([LONG])
+        (process,) = processes_of(os.getpid())
+        process.kill()
+        with pytest.raises(GuardsAway, match="its process ended"):
+            await runner.scan([f"{LONG} 2"])
+        (found,) = await runner.scan([f"{LONG} 3"])
+        assert len(found) == 3
+
+
+async def test_what_takes_too_long_is_given_up() -> None:
+    async with running() as runner:
+        await runner.scan([LONG])
+        (process,) = processes_of(os.getpid())
+        process.send_signal(signal.SIGSTOP)
+        runner._limit_s = 0.3
+        started = time.monotonic()
+        with pytest.raises(GuardsAway, match=r"longer than 0\.3 s"):
+            await runner.scan([f"{LONG} 2"])
+        assert time.monotonic() - started < 2
+        assert len((await runner.scan([SAID]))[0]) == 3, "short texts need no process"
+        process.send_signal(signal.SIGCONT)
+
+
+async def test_without_anything_to_look_for_nobody_looks() -> None:
+    with pytest.raises(GuardsAway):
+        await Runner(1).scan([SAID])
+
+
+async def test_the_event_loop_goes_on_while_long_texts_are_looked_through() -> None:
+    lags: list[float] = []
+
+    async def watch() -> None:
+        while True:
+            started = time.monotonic()
+            await asyncio.sleep(0.001)
+            lags.append(time.monotonic() - started - 0.001)
+
+    async with running() as runner:
+        await runner.scan([LONG])
+        watcher = asyncio.create_task(watch())
+        dense = [
+            f"{number} " + "a@example.com 4111 1111 1111 1111 +49 30 901820 " * 400 for number in range(5)
+        ]
+        found = await runner.scan(dense)
+        watcher.cancel()
+    assert min(map(len, found)) >= 800
+    assert sorted(lags)[int(len(lags) * 0.95)] < 0.05
+
+
+@pytest.fixture(scope="module")
+def own(processes: Processes, product: Product) -> Product:
+    """A server of which the process that looks is ours to stop."""
+    return processes.start_product(GATEWAY_GUARD_S="1")
+
+
+@pytest.mark.parametrize("fails_open", [False, True], ids=["refuses", "passes"])
+def test_the_policy_says_what_happens_when_nobody_can_look(
+    own: Product, simulator: Simulator, fails_open: bool
+) -> None:
+    caller = make_guarded(simulator, own, pii={"act": "redact", "fails_open": fails_open})
+    wait_for(lambda: ask(own, caller, "chat", LONG).status_code == 200, "a process that is ready")
+    others = make_caller(simulator.base_url, own)
+    (process,) = processes_of(own.web.pid)
+    process.send_signal(signal.SIGSTOP)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(ask, own, caller, "chat", f"{LONG} again")
+            times = [timed(own, others) for _ in range(20)]
+        answer = waiting.result()
+    finally:
+        process.send_signal(signal.SIGCONT)
+    assert sorted(times)[10] < 0.2, "calls that are not looked through wait for nothing"
+    record = wait_for_record(answer.headers["x-request-id"])
+    if fails_open:
+        assert answer.status_code == 200
+        assert record.guard_findings is not None
+        assert [each["act"] for each in record.guard_findings] == ["unavailable"]
+        assert EMAIL in received(simulator, str(record.request_id))
+    else:
+        assert (answer.status_code, answer.headers["x-gateway-reason"]) == (503, "guard_unavailable")
+        assert (record.status, record.attempts) == ("refused", 0)
+
+
+def timed(product: Product, caller: Caller) -> float:
+    started = time.monotonic()
+    assert ask(product, caller, "chat", "one two three").status_code == 200
+    return time.monotonic() - started
+
+
+def test_a_process_that_is_killed_during_a_call_refuses_it_and_no_other(
+    own: Product, simulator: Simulator
+) -> None:
+    caller = make_guarded(simulator, own, pii="redact")
+    wait_for(lambda: ask(own, caller, "chat", f"{LONG} first").status_code == 200, "a process that is ready")
+    (process,) = processes_of(own.web.pid)
+    process.send_signal(signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(ask, own, caller, "chat", f"{LONG} second")
+        time.sleep(0.2)
+        process.kill()
+        assert waiting.result().status_code == 503
+    answer = wait_for(
+        lambda: (found := ask(own, caller, "chat", f"{LONG} third")).status_code == 200 and found,
+        "a new process",
+    )
+    assert SAID in answer_text(answer)
+
+
+def test_a_change_of_a_policy_acts_within_a_second(product: Product, simulator: Simulator) -> None:
+    caller = make_guarded(simulator, product, pii="observe")
+    assert ask(product, caller, "chat", SAID).status_code == 200
+    caller.team.guard_policy.policy.rules.update(act="block")
+    started = time.monotonic()
+    wait_for(lambda: ask(product, caller, "chat", SAID).status_code == 400, "the policy", 1.5)
+    assert time.monotonic() - started < 1
+    caller.team.guard_policy.delete()
+    wait_for(lambda: ask(product, caller, "chat", SAID).status_code == 200, "no policy", 1.5)
+
+
+def test_the_default_holds_for_teams_without_a_policy_of_their_own(
+    product: Product, simulator: Simulator
+) -> None:
+    caller, own = make_caller(simulator.base_url), make_guarded(simulator, product, pii="observe")
+    default = make_policy(pii="block")
+    default.is_default = True
+    default.save()
+    try:
+        product.wait_for_configuration()
+        assert ask(product, caller, "chat", SAID).status_code == 400
+        assert ask(product, own, "chat", SAID).status_code == 200
+    finally:
+        default.delete()
+        product.wait_for_configuration()
