@@ -11,6 +11,8 @@ import msgspec
 from billing.admission.rules import Budget, Dimensions, Rule
 from billing.estimate import Estimator
 from billing.money import decimal_usd
+from guards.look import Noted, look
+from guards.scanner import Scanner
 from routing.content import Reading, read_content
 from routing.dialects.table import prepare
 from routing.endpoints.base import Endpoint, Request
@@ -20,6 +22,7 @@ from routing.endpoints.completions import CompletionsEndpoint
 from routing.endpoints.embeddings import EmbeddingsEndpoint
 from routing.endpoints.messages import MessagesEndpoint
 from routing.endpoints.responses import ResponsesEndpoint
+from routing.guarding import read_texts, resume
 from routing.health.seen import read_seen
 from routing.pipeline import reach_of
 from routing.reach import Reach
@@ -75,7 +78,7 @@ class Way(msgspec.Struct):
 class Explanation(msgspec.Struct):
     """`refusal`: how the caller would be refused, None when a backend would be called. Money in USD; tokens are bounds
     of the prompt and of the answer, as they are reserved. `content`: where a model passes requests on, how it was
-    read."""
+    read. `policy`: of the guards, None where nothing is looked for; `findings`: what they find."""
 
     asked_model: str
     model: str = ""
@@ -84,6 +87,8 @@ class Explanation(msgspec.Struct):
     preferred_regions: list[str] = msgspec.field(default_factory=list)
     strategy: str = ""
     content: dict[str, float | str] | None = None
+    policy: str | None = None
+    findings: list[Noted] = msgspec.field(default_factory=list)
     rules: list[str] = msgspec.field(default_factory=list)
     input_tokens: int = 0
     output_tokens: int = 0
@@ -99,17 +104,30 @@ class _Case:
     trace: Trace = field(default_factory=lambda: Trace("explain"))
 
 
+def _guard(snapshot: Snapshot, asked: Asked, request: Request, bounds: Bounds, told: Explanation) -> Request:
+    """The request as it would be sent. Raises GatewayError where the policy blocks it."""
+    policy = snapshot.guards.policy_of(asked.caller.team_id)
+    if policy is None:
+        return request
+    told.policy = policy.name
+    texts, scanner = read_texts(request), Scanner(snapshot.guards.wanted)
+    looked = look(texts, policy, [scanner.scan(text.text) for text in texts.all])
+    told.findings = looked.noted
+    return resume(looked, texts, request, bounds, None)
+
+
 def explain(snapshot: Snapshot, bounds: Bounds, asked: Asked) -> Explanation:
     """What would become of the request now. Breakers are as workers told the store last."""
     told = Explanation(asked_model="")
     try:
         request = ENDPOINTS[asked.operation].read(asked.body, bounds, None)
+        told.asked_model = request.model
+        request = _guard(snapshot, asked, request, bounds, told)
     except GatewayError as error:
         told.refusal = str(error)
         return told
     case = _Case(snapshot, asked, request)
     case.trace.caller, case.trace.application_id = asked.caller, asked.application_id
-    told.asked_model = request.model
     told.required_tags = sorted(asked.caller.required_tags(asked.application_id))
     told.preferred_regions = list(asked.caller.owner.regions)
     if (first := snapshot.models.get(request.model)) is not None and first.content_routes:

@@ -3,12 +3,13 @@
 import logging
 from dataclasses import replace
 
-from guards.look import Noted, look
+from guards.look import Looked, Noted, look
 from guards.policy import Policy
 from guards.runner import GuardsAway
 from guards.texts import Texts, Unreadable
 from routing.call import Call
 from routing.endpoints.base import Request
+from routing.endpoints.bounds import Bounds
 from routing.gateway import Gateway
 from routing.trace import Trace
 from teams.errors import field_invalid, guard_blocked, guards_unavailable
@@ -27,10 +28,7 @@ async def guard(gateway: Gateway, call: Call, request: Request, trace: Trace) ->
     policy = None if caller is None else gateway.guards.book.policy_of(caller.team_id)
     if policy is None:
         return request
-    try:
-        texts = Texts(request.fields)
-    except Unreadable as error:
-        raise field_invalid(None, str(error)) from None
+    texts = read_texts(request)
     try:
         found = await gateway.guards.scan([text.text for text in texts.all])
     except GuardsAway as error:
@@ -39,10 +37,23 @@ async def guard(gateway: Gateway, call: Call, request: Request, trace: Trace) ->
         return request
     looked = look(texts, policy, found)
     _note(gateway, looked.noted, trace)
+    trace.vault = looked.vault
+    return resume(looked, texts, request, gateway.options.bounds, call.path_model)
+
+
+def read_texts(request: Request) -> Texts:
+    """All texts of a request. Raises GatewayError."""
+    try:
+        return Texts(request.fields)
+    except Unreadable as error:
+        raise field_invalid(None, str(error)) from None
+
+
+def resume(looked: Looked, texts: Texts, request: Request, bounds: Bounds, path_model: str | None) -> Request:
+    """The request with its texts as they are now. Raises GatewayError for what is blocked."""
     if looked.blocked:
         raise guard_blocked(looked.blocked[0].guard, sorted({each.type for each in looked.blocked}))
-    trace.vault = looked.vault
-    sent = request.endpoint.read(texts.encode(), gateway.options.bounds, call.path_model)
+    sent = request.endpoint.read(texts.encode(), bounds, path_model)
     return replace(sent, end_user=request.end_user)
 
 

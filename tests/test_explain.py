@@ -13,6 +13,7 @@ from django.core.management import CommandError, call_command
 from billing.models import UsageRecord
 from routing.models import ContentRoute, Fallback, Route, Suit
 from tests.factories import Caller, make_backend, make_budget, make_caller, make_limit, make_model
+from tests.guards.policies import make_policy
 from tests.processes import Product, Simulator, manage
 
 
@@ -148,3 +149,21 @@ def test_what_it_tells_is_what_happens(caller: Caller, product: Product) -> None
         json={"model": caller.model, "messages": [{"role": "user", "content": "Hello."}]},
     )
     assert answer.headers["x-gateway-backend"] == told["ways"][0]["backend"]
+
+
+def test_it_says_what_guards_would_find(tmp_path: Path, caller: Caller) -> None:
+    policy = make_policy(caller.team, pii="redact", secrets="block")
+    try:
+        said = "Write to anna@example.com."
+        body = tmp_path / "body.json"
+        arguments = ["--team", caller.team.slug, "--model", caller.model, "--request", str(body)]
+        body.write_text(json.dumps({"messages": [{"role": "user", "content": said}]}))
+        text = say(*arguments)
+        assert f"Guards, by the policy {policy.name}:" in text
+        assert "  redact: 1 EMAIL_ADDRESS in messages[0].content" in text
+        assert "anna" not in text
+        body.write_text(json.dumps({"messages": [{"role": "user", "content": "password: hunter2!"}]}))
+        refused = say(*arguments, code=1)
+        assert "Refused: 400 guard_secrets" in refused
+    finally:
+        policy.delete()

@@ -128,7 +128,7 @@ def received(simulator: Simulator, request_id: str) -> str:
     return str(call["body"])
 
 
-@pytest.fixture(scope="module", params=["openai", "anthropic"])
+@pytest.fixture(scope="module", params=["openai", pytest.param("anthropic", marks=[pytest.mark.slow])])
 def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

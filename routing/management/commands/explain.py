@@ -125,6 +125,11 @@ def _lines(told: Explanation) -> list[str]:
     lines.append(f"Required tags: {', '.join(told.required_tags) or 'none'}")
     if told.preferred_regions:
         lines.append(f"Preferred regions: {', '.join(told.preferred_regions)}")
+    if told.policy is not None:
+        lines.append(f"Guards, by the policy {told.policy}:")
+        lines += [f"  {each.act}: {each.count} {each.type} in {each.place}" for each in told.findings] or [
+            "  nothing found"
+        ]
     lines.append("Limits and budgets:")
     lines += [f"  {rule}" for rule in told.rules] or ["  none"]
     if told.most_usd:
