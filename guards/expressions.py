@@ -16,16 +16,20 @@ class ExpressionError(Exception):
 
 
 class Expression(msgspec.Struct, frozen=True):
-    """`is_trigger`: it may be one that Hyperscan can only approximate, and tells ends, not starts."""
+    """`is_trigger`: it may be one that Hyperscan can only approximate, and tells ends, not starts; `is_once`: and of
+    those one, for all that is asked is whether there is any."""
 
     pattern: str
     ignores_case: bool = False
     is_trigger: bool = False
+    is_once: bool = False
 
     @property
     def _flags(self) -> int:
         flags: int = hyperscan.HS_FLAG_CASELESS if self.ignores_case else 0
-        if self.is_trigger:
+        if self.is_once:
+            flags |= hyperscan.HS_FLAG_SINGLEMATCH
+        if self.is_trigger or self.is_once:
             return flags | hyperscan.HS_FLAG_PREFILTER
         return flags | hyperscan.HS_FLAG_SOM_LEFTMOST | hyperscan.HS_FLAG_UTF8 | hyperscan.HS_FLAG_UCP
 

@@ -10,7 +10,12 @@ class Guard(StrEnum):
 
     PII = "pii"
     SECRETS = "secrets"
-    CONTENT = "content"
+    INJECTION = "injection"
+    TOXICITY = "toxicity"
+
+
+# Guards that find values, for which a placeholder can stand; the others say something of a text.
+VALUES = frozenset({Guard.PII, Guard.SECRETS})
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -30,10 +35,13 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 def without_overlaps(findings: list[Finding]) -> list[Finding]:
-    """In the order of the text. Of those that overlap secrets hold before others, then the surer, then the longer."""
+    """In their order. Of values that overlap secrets hold before others, then the surer, then the longer; what
+    is said of the text itself stands beside them."""
+    beside = [finding for finding in findings if finding.guard not in VALUES]
+    findings = [finding for finding in findings if finding.guard in VALUES]
     ranked = sorted(findings, key=lambda f: (f.guard != Guard.SECRETS, -f.score, f.start - f.end, f.start))
     kept: list[Finding] = []
     for finding in ranked:
         if all(finding.end <= other.start or finding.start >= other.end for other in kept):
             kept.append(finding)
-    return sorted(kept, key=lambda f: f.start)
+    return beside + sorted(kept, key=lambda f: f.start)

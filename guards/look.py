@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from guards.finding import Finding, without_overlaps
+from guards.finding import Finding, Guard, without_overlaps
 from guards.policy import Act, Policy
 from guards.redaction import Vault
-from guards.texts import Texts
+from guards.texts import Text, Texts
 
 
 class Noted(msgspec.Struct, frozen=True):
@@ -31,13 +31,18 @@ class Looked(msgspec.Struct):
     vault: Vault | None = None
 
 
+def _counts(finding: Finding, text: Text, policy: Policy) -> bool:
+    """Whether it is one for the policy; what the application itself says is no attack."""
+    return policy.rule_for(finding) is not None and not (text.is_own and finding.guard == Guard.INJECTION)
+
+
 def look(texts: Texts, policy: Policy, found: Sequence[Sequence[Finding]]) -> Looked:
     """Go by what was found in each text; where the policy says so, put placeholders in, unless anything is blocked."""
     noted: Counter[tuple[str, str, str, str, str]] = Counter()
     scores: dict[tuple[str, str, str, str, str], float] = {}
     to_redact: list[tuple[int, list[tuple[Finding, bool]]]] = []
     for number, text in enumerate(texts.all):
-        wanted = without_overlaps([each for each in found[number] if policy.rule_for(each) is not None])
+        wanted = without_overlaps([each for each in found[number] if _counts(each, text, policy)])
         redacted: list[tuple[Finding, bool]] = []
         for finding in wanted:
             rule = policy.rule_for(finding)

@@ -9,8 +9,8 @@ from django.db.models import Q
 from guards.checksums import CHECKSUMS
 from guards.custom import Custom
 from guards.expressions import ExpressionError, check_expression
-from guards.finding import Guard
-from guards.policy import KNOWN, USUAL, Act, Rule
+from guards.finding import VALUES, Guard
+from guards.policy import KNOWN, USUAL, USUAL_THRESHOLD, Act, Rule
 
 _TYPE = RegexValidator(r"\A[A-Z][A-Z0-9_]{0,63}\Z", "Use A-Z, 0-9 and underscores, as EMPLOYEE_ID.")
 _NAME = RegexValidator(r"\A[a-z0-9][a-z0-9-]*\Z", "Use a-z, 0-9 and hyphens.")
@@ -21,6 +21,8 @@ class GuardKind(models.TextChoices):
 
     PII = Guard.PII.value, "Personal data"
     SECRETS = Guard.SECRETS.value, "Secrets"
+    INJECTION = Guard.INJECTION.value, "Prompt injection"
+    TOXICITY = Guard.TOXICITY.value, "Toxic language"
 
 
 class GuardAct(models.TextChoices):
@@ -72,9 +74,11 @@ class GuardRule(models.Model):
     )
     threshold_percent = models.PositiveSmallIntegerField(
         "threshold (%)",
-        default=0,
+        null=True,
+        blank=True,
         validators=[MaxValueValidator(100)],
-        help_text="Findings that are less sure, 0 to 100, are none.",
+        help_text="Findings that are less sure, 0 to 100, are none. Empty: 80 for prompt injection, else 0. "
+        "To block prompt injection, 95 is advised.",
     )
     fails_open = models.BooleanField(
         default=False,
@@ -89,10 +93,16 @@ class GuardRule(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["policy", "guard"], name="guardrule_once"),
             models.CheckConstraint(
-                condition=Q(threshold_percent__lte=100), name="guardrule_threshold_bounded"
+                condition=Q(threshold_percent=None) | Q(threshold_percent__lte=100),
+                name="guardrule_threshold_bounded",
             ),
             models.CheckConstraint(
                 condition=Q(guard__in=GuardKind.values, act__in=GuardAct.values), name="guardrule_known"
+            ),
+            models.CheckConstraint(
+                condition=~Q(act=GuardAct.REDACT) | Q(guard__in=sorted(VALUES)),
+                name="guardrule_redacts",
+                violation_error_message="It speaks of a text as a whole, which cannot be redacted.",
             ),
         ]
 
@@ -111,7 +121,9 @@ class GuardRule(models.Model):
         return Rule(
             act=Act(self.act),
             types=frozenset(self.types or USUAL[Guard(self.guard)]),
-            threshold=self.threshold_percent / 100,
+            threshold=USUAL_THRESHOLD[Guard(self.guard)]
+            if self.threshold_percent is None
+            else self.threshold_percent / 100,
             fails_open=self.fails_open,
             restores=self.restores,
         )

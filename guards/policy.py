@@ -52,5 +52,19 @@ class Policy(msgspec.Struct, frozen=True):
 
 # What a guard can look for by itself, and what it looks for unless a policy lists it: what can be told from other text
 # with few mistakes.
-KNOWN = {Guard.PII: (*WITH_A_FORM, *NATIONAL), Guard.SECRETS: secrets.TYPES}
-USUAL = {Guard.PII: tuple(kind for kind in WITH_A_FORM if kind != "DATE_TIME"), Guard.SECRETS: secrets.TYPES}
+PROMPT_INJECTION = "PROMPT_INJECTION"
+TOXIC = ("PROFANITY", "HATE", "HARASSMENT", "SEXUAL")
+KNOWN = {
+    Guard.PII: (*WITH_A_FORM, *NATIONAL),
+    Guard.SECRETS: secrets.TYPES,
+    Guard.INJECTION: (PROMPT_INJECTION,),
+    Guard.TOXICITY: TOXIC,
+}
+USUAL = {
+    Guard.PII: tuple(kind for kind in WITH_A_FORM if kind != "DATE_TIME"),
+    Guard.SECRETS: secrets.TYPES,
+    Guard.INJECTION: (PROMPT_INJECTION,),
+    Guard.TOXICITY: TOXIC,
+}
+# How sure a finding must be, unless a policy says it.
+USUAL_THRESHOLD = {Guard.PII: 0.0, Guard.SECRETS: 0.0, Guard.INJECTION: 0.8, Guard.TOXICITY: 0.0}

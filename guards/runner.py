@@ -15,6 +15,7 @@ from guards.scanner import Scanner, Wanted
 logger = logging.getLogger(__name__)
 
 _AT_ONCE_CHARS = 4_000
+_AT_ONCE_CHARS_SLOWLY = 400  # where rules take milliseconds
 _PROCESSES = 1
 
 
@@ -45,7 +46,8 @@ class Runner:
         """What is in each text. Raises GuardsAway."""
         scanner = await self._ready()
         new = list(dict.fromkeys(text for text in texts if scanner.known(text) is None))
-        if sum(map(len, new)) > _AT_ONCE_CHARS:
+        at_once = _AT_ONCE_CHARS_SLOWLY if scanner.wanted.is_slow else _AT_ONCE_CHARS
+        if sum(map(len, new)) > at_once:
             for text, found in zip(new, await self._scan_apart(scanner.wanted, new), strict=True):
                 scanner.remember(text, found)
         return [scanner.scan(text) for text in texts]

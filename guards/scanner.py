@@ -4,16 +4,24 @@ import hashlib
 import logging
 from collections import OrderedDict
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from guards import secrets
 from guards.custom import Custom
 from guards.expressions import Expression, ExpressionSet, Match
-from guards.finding import Finding
+from guards.finding import Finding, Guard
 from guards.pii.kinds import NATIONAL, WITH_A_FORM
+from guards.policy import PROMPT_INJECTION, TOXIC
 from guards.recogniser import Recogniser, windows
+from guards.toxicity import find_toxic
 
+if TYPE_CHECKING:
+    from guards.injection.model import Model
+
+_SHORTEST_ATTACK = 12  # in characters
+_LEAST_SCORE = 0.5  # what scores less is never noted
 _MOST_KNOWN = 20_000  # texts; a few hundred bytes each where something was found
 
 
@@ -23,6 +31,11 @@ class Wanted(msgspec.Struct, frozen=True):
     types: frozenset[str] = frozenset()
     customs: tuple[Custom, ...] = ()
     phone_regions: tuple[str, ...] = ("US", "GB", "DE", "FR")
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether rules are among it that take milliseconds."""
+        return not self.types.isdisjoint(TOXIC)
 
 
 NOTHING = Wanted()
@@ -41,6 +54,11 @@ class Scanner:
             expressions += recogniser.triggers
         owners += wanted.customs
         expressions += [custom.expression for custom in wanted.customs]
+        self._model: Model | None = None
+        if PROMPT_INJECTION in wanted.types:
+            from guards.injection.model import load_model  # with numpy: only where it is asked for
+
+            self._model = load_model()
         self._owners, self._expressions = owners, ExpressionSet(expressions)
         self._known: OrderedDict[bytes, tuple[Finding, ...]] = OrderedDict()
 
@@ -66,9 +84,23 @@ class Scanner:
             self._known.popitem(last=False)
 
     def _look(self, text: str) -> list[Finding]:
-        matches = self._expressions.scan(text)
-        if not matches:
+        found = self._weigh(text)
+        if matches := self._expressions.scan(text):
+            found += self._judge(text, matches)
+        if self.wanted.is_slow:
+            found += [each for each in find_toxic(text) if each.type in self.wanted.types]
+        return sorted(found, key=lambda finding: finding.start)
+
+    def _weigh(self, text: str) -> list[Finding]:
+        """Whether the text as a whole is an attack."""
+        if self._model is None or len(text) < _SHORTEST_ATTACK:
             return []
+        score = self._model.score(text)
+        if score < _LEAST_SCORE:
+            return []
+        return [Finding(Guard.INJECTION, PROMPT_INJECTION, 0, len(text), score, "model")]
+
+    def _judge(self, text: str, matches: list[Match]) -> list[Finding]:
         by_owner: dict[int, tuple[Recogniser | Custom, list[Match]]] = {}
         for match in matches:
             owner = self._owners[match.index]
@@ -76,7 +108,7 @@ class Scanner:
         findings: list[Finding] = []
         for owner, its in by_owner.values():
             findings += owner.judge(text, its) if isinstance(owner, Custom) else _judge(owner, text, its)
-        return sorted(findings, key=lambda finding: finding.start)
+        return findings
 
 
 def _digest(text: str) -> bytes:

@@ -21,6 +21,8 @@ _MARKS = frozenset(
 _MARK = re.compile(r"[A-Za-z0-9_.:/-]{0,64}\Z")
 _MEDIA = frozenset({"data", "file_data", "url", "image_url", "signature", "encrypted_content"})
 _MEDIA_FORM = re.compile(r"data:[a-z0-9.+/-]*;base64,|[A-Za-z0-9+/_-]{64}")
+_OWN = frozenset({"system", "instructions", "tools", "functions", "response_format", "text", "output_config"})
+_OWN_ROLES = ("system", "developer")
 _NAME = re.compile(r"[^\W\d][\w.$:/ -]{0,63}\Z")
 _SHORTEST_NUMBER = 10**7  # of one with fewer digits nothing can be told
 
@@ -31,16 +33,20 @@ class Unreadable(Exception):
 
 class Text:
     """One text and its place, such as `messages[0].content`; a number that may be one is a text too. `is_name`: it is a
-    name of the caller's choice, for which no other can be put."""
+    name of the caller's choice, for which no other can be put. `is_own`: the application itself says it, as in the
+    system's message and its tools, which may order a model about."""
 
-    __slots__ = ("_holder", "_key", "is_name", "place", "text")
+    __slots__ = ("_holder", "_key", "is_name", "is_own", "place", "text")
 
-    def __init__(self, holder: Any, key: Any, place: str, text: str, *, is_name: bool = False) -> None:
+    def __init__(
+        self, holder: Any, key: Any, place: str, text: str, *, is_name: bool = False, is_own: bool = False
+    ) -> None:
         self._holder = holder
         self._key = key
         self.place = place
         self.text = text
         self.is_name = is_name
+        self.is_own = is_own
 
     def put(self, text: str) -> None:
         """Another in its place."""
@@ -71,22 +77,23 @@ class Texts:
 
 def _walk(root: dict[str, Any]) -> Iterator[Text]:
     """In the order of the request; without recursion, however deep it is."""
-    stack: list[tuple[Any, Any, str]] = [(root, name, name) for name in reversed(root)]
+    stack: list[tuple[Any, Any, str, bool]] = [(root, name, name, name in _OWN) for name in reversed(root)]
     while stack:
-        holder, key, place = stack.pop()
+        holder, key, place, is_own = stack.pop()
         value = holder[key]
         if isinstance(value, str):
             if not _is_form(key, value):
-                yield Text(holder, key, place, value)
+                yield Text(holder, key, place, value, is_own=is_own)
         elif isinstance(value, dict):
-            stack += [(value, name, f"{place}.{_shown(name)}") for name in reversed(value)]
-            yield from (
-                Text(value, name, f"{place}.*", name, is_name=True) for name in value if not _NAME.match(name)
-            )
+            is_own = is_own or value.get("role") in _OWN_ROLES
+            stack += [(value, name, f"{place}.{_shown(name)}", is_own) for name in reversed(value)]
+            for name in value:
+                if not _NAME.match(name):
+                    yield Text(value, name, f"{place}.*", name, is_name=True, is_own=is_own)
         elif isinstance(value, list):
-            stack += [(value, index, f"{place}[{index}]") for index in range(len(value) - 1, -1, -1)]
+            stack += [(value, index, f"{place}[{index}]", is_own) for index in range(len(value) - 1, -1, -1)]
         elif type(value) is int and not -_SHORTEST_NUMBER < value < _SHORTEST_NUMBER:
-            yield Text(holder, key, place, str(value))
+            yield Text(holder, key, place, str(value), is_own=is_own)
 
 
 def _is_form(key: Any, value: str) -> bool:

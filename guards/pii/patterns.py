@@ -51,7 +51,9 @@ _PHONE_WORD = re.compile(
     r"t[ée]l[ée]phone|tel[ée]fono|number is)\b",
     re.IGNORECASE,
 )
-_GROUPED = re.compile(r"\d[ ().-]+\d")
+# Without a plus or a word a number says that it is a phone's by how it is written: (212) 555-0123, 212-555-0123,
+# 020 7946 0958. Years, prices and numbers of orders are grouped too, but otherwise.
+_WRITTEN_SO = re.compile(r"\(\d{2,5}\)[ .-]?\d|(?:1[ .-])?\d{3}([ .-])\d{3}\1\d{4}$|0\d{2,4}[ /-]\d{2,}")
 _NUMBER = re.compile(
     r"(?<![\w.,/:-])(?:\+\d{1,3}[ .-]?)?(?:\(\d{1,5}\)[ .-]?)?\d{1,11}(?:[ .-]\d{1,8}){0,5}(?![\w/]|[.,:-]\d)"
 )
@@ -113,7 +115,7 @@ def _judge_phone(regions: Sequence[str], text: str) -> Iterator[Judged]:
             continue
         before = text[max(candidate.start() - _CONTEXT_CHARS, 0) : candidate.start()]
         is_said = number.startswith("+") or bool(_PHONE_WORD.search(before))
-        if (is_said or _GROUPED.search(number)) and _is_phone(number, regions):
+        if (is_said or _WRITTEN_SO.match(number)) and _is_phone(number, regions):
             yield candidate.start(), candidate.end(), 0.75 if is_said else 0.4, "phonenumbers"
 
 

@@ -241,3 +241,18 @@ def test_without_a_policy_nothing_is_looked_for(product: Product, simulator: Sim
     record = wait_for_record(answer.headers["x-request-id"])
     assert record.guard_findings is None
     assert EMAIL in received(simulator, str(record.request_id))
+
+
+@WAYS
+def test_toxic_language_is_noted_or_blocked(product: Product, simulator: Simulator, stream: bool) -> None:
+    said = "You are a worthless idiot, shut the fuck up."
+    caller = make_guarded(simulator, product, toxicity="observe")
+    answer = ask(product, caller, "chat", said, stream=stream)
+    assert answer.status_code == 200
+    record = wait_for_record(answer.headers["x-request-id"])
+    assert {each["type"] for each in record.guard_findings or ()} == {"PROFANITY", "HARASSMENT"}
+    caller = make_guarded(simulator, product, toxicity={"act": "block", "types": ["HARASSMENT"]})
+    answer = ask(product, caller, "chat", said, stream=stream)
+    assert (answer.status_code, answer.headers["x-gateway-reason"]) == (400, "guard_toxicity")
+    assert "HARASSMENT" in answer.text
+    assert ask(product, caller, "chat", "Shit happens.", stream=stream).status_code == 200

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from guards.checksums import CHECKSUMS
 from guards.custom import Custom
 from guards.expressions import ExpressionError, check_expression
-from guards.finding import without_overlaps
+from guards.finding import VALUES, without_overlaps
 from guards.pii.kinds import NATIONAL
 from guards.policy import KNOWN, USUAL
 from guards.scanner import Scanner, Wanted
 
-USUAL_TYPES = frozenset(kind for kinds in USUAL.values() for kind in kinds)
-ALL_TYPES = frozenset(kind for kinds in KNOWN.values() for kind in kinds)
+USUAL_TYPES = frozenset(kind for guard in VALUES for kind in USUAL[guard])
+ALL_TYPES = frozenset(kind for guard in VALUES for kind in KNOWN[guard])
 
 
 @pytest.fixture(scope="module")

@@ -53,7 +53,12 @@ class GuardRules(RowKind):
         Field("guard", OneOf(GuardKind.values), "Which guard looks."),
         Field("act", OneOf(GuardAct.values), "What is done about a finding. A new one has `observe`."),
         Field("types", ListOf(Text()), "What it looks for. Empty: the usual kinds."),
-        Field("threshold_percent", Whole(), "Findings that are less sure are none. A new one has 0."),
+        Field(
+            "threshold_percent",
+            Whole(),
+            "Findings that are less sure are none. Null: 80 for `injection`, else 0.",
+            is_nullable=True,
+        ),
         Field("fails_open", Flag(), "`true`: when the guard cannot look, the call passes."),
         Field("restores", Flag(), "`true`: values are put back in the answer. A new one has `true`."),
     )

@@ -1,0 +1,1 @@
+"""Prompt injection: texts that try to take a model over. A linear model over character n-grams, behind a normaliser."""
