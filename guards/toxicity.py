@@ -1,16 +1,20 @@
 """Toxic language: safetype's rules, which say what kind of it and where. No model, no network."""
 
 from functools import cache
-
-from safetype import ModerationEngine, create_moderation_engine
+from typing import TYPE_CHECKING
 
 from guards.finding import Finding, Guard
+
+if TYPE_CHECKING:
+    from safetype import ModerationEngine
 
 _SCORES = {"low": 0.4, "medium": 0.6, "high": 0.8, "critical": 0.95}
 
 
 @cache
-def _engine() -> ModerationEngine:
+def _engine() -> "ModerationEngine":
+    from safetype import create_moderation_engine  # only where it is asked for: it reads its rules
+
     return create_moderation_engine()
 
 

@@ -90,6 +90,7 @@ async def test_without_anything_to_look_for_nobody_looks() -> None:
         await Runner(1).scan([SAID])
 
 
+@pytest.mark.slow  # it compares times
 async def test_the_event_loop_goes_on_while_long_texts_are_looked_through() -> None:
     lags: list[float] = []
 
@@ -117,6 +118,7 @@ def own(processes: Processes, product: Product) -> Product:
     return processes.start_product(GATEWAY_GUARD_S="1")
 
 
+@pytest.mark.slow  # a server of its own, and seconds of waiting
 @pytest.mark.parametrize("fails_open", [False, True], ids=["refuses", "passes"])
 def test_the_policy_says_what_happens_when_nobody_can_look(
     own: Product, simulator: Simulator, fails_open: bool
@@ -151,6 +153,7 @@ def timed(product: Product, caller: Caller) -> float:
     return time.monotonic() - started
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_during_a_call_refuses_it_and_no_other(
     own: Product, simulator: Simulator
 ) -> None:
