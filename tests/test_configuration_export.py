@@ -188,6 +188,7 @@ def test_applying_an_export_where_it_came_from_changes_nothing(
     )
 
 
+@pytest.mark.slow
 def test_the_whole_of_this_runs_configuration_is_a_no_op_too() -> None:
     """Whatever other tests left behind."""
     make_model(make_backend("https://a.example/v1"), team=make_team())
@@ -228,6 +229,7 @@ def test_a_key_that_ended_since_the_export_is_left_out_and_told() -> None:
     assert not ApiKey.objects.filter(team=team).exists()
 
 
+@pytest.mark.slow
 def test_keys_do_not_move_to_other_peppers() -> None:
     team = make_team()
     create_key(team, "K", actor="tests")

@@ -253,6 +253,7 @@ def valkey() -> Iterator[EmbeddedValkey]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.slow
 def test_without_the_store_nothing_is_promised(
     processes: Processes, simulator: Simulator, valkey: EmbeddedValkey
 ) -> None:

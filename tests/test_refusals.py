@@ -66,6 +66,7 @@ def test_no_refusal_is_lost_or_counted_twice(calls: list[tuple[int, int | None]]
 
 
 @pytest.mark.parametrize("with_key", [True, False])
+@pytest.mark.slow
 def test_a_flood_of_refusals_leaves_few_rows_with_an_exact_count(
     processes: Processes, product: Product, simulator: Simulator, with_key: bool
 ) -> None:

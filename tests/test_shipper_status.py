@@ -89,6 +89,7 @@ def test_a_damaged_status_counts_as_none(tmp_path: Path, content: bytes) -> None
     assert read_shipper_status(tmp_path) == ShipperStatus()
 
 
+@pytest.mark.slow
 def test_a_running_shipper_is_known_by_its_lock_and_outlives_being_looked_at(
     processes: Processes, tmp_path: Path
 ) -> None:

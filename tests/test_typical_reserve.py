@@ -130,6 +130,7 @@ def test_short_streams_run_beside_each_other_whose_most_would_not_fit(
     wait_until_counted(caller)
 
 
+@pytest.mark.slow
 def test_a_team_that_reserves_the_most_has_them_refused(
     simulator: Simulator, product: Product, ask: Streams
 ) -> None:

@@ -125,6 +125,7 @@ async def test_an_answer_without_a_length_ends_with_its_connection() -> None:
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(answer=st.sampled_from([PLAIN, CHUNKED]), data=st.data())
+@pytest.mark.slow
 def test_however_an_answer_is_cut_it_is_the_same(answer: bytes, data: st.DataObject) -> None:
     cuts = tuple(data.draw(st.lists(st.integers(1, len(answer) - 1), max_size=6, unique=True)))
 

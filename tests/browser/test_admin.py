@@ -77,6 +77,7 @@ def test_a_key_is_made_shown_once_used_changed_rotated_and_revoked(
     assert time.monotonic() - started < 1
 
 
+@pytest.mark.slow
 def test_several_keys_are_paused_from_the_list(browser: Browser, simulator: Simulator) -> None:
     caller = make_caller(simulator.base_url, browser.product)
     browser.sign_in(make_admin())
@@ -90,6 +91,7 @@ def test_several_keys_are_paused_from_the_list(browser: Browser, simulator: Simu
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(400, "light"), (400, "dark"), (1400, "dark")])
+@pytest.mark.slow
 def test_forms_and_confirmations_fit_the_window(
     browser: Browser, simulator: Simulator, width: int, scheme: str
 ) -> None:

@@ -60,6 +60,7 @@ async def test_short_and_long_texts_give_the_same() -> None:
         assert again == short
 
 
+@pytest.mark.slow
 async def test_a_process_that_is_killed_is_followed_by_another() -> None:
     async with running() as runner:
         await runner.scan([LONG])
@@ -71,6 +72,7 @@ async def test_a_process_that_is_killed_is_followed_by_another() -> None:
         assert len(found) == 3
 
 
+@pytest.mark.slow
 async def test_what_takes_too_long_is_given_up() -> None:
     async with running() as runner:
         await runner.scan([LONG])
