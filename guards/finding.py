@@ -1,5 +1,6 @@
 """What guards find: where and what kind it is. Never the value itself."""
 
+from bisect import bisect_left
 from enum import StrEnum
 
 import msgspec
@@ -40,8 +41,10 @@ def without_overlaps(findings: list[Finding]) -> list[Finding]:
     beside = [finding for finding in findings if finding.guard not in VALUES]
     findings = [finding for finding in findings if finding.guard in VALUES]
     ranked = sorted(findings, key=lambda f: (f.guard != Guard.SECRETS, -f.score, f.start - f.end, f.start))
-    kept: list[Finding] = []
+    kept: list[Finding] = []  # by their starts; none within another, so by their ends as well
     for finding in ranked:
-        if all(finding.end <= other.start or finding.start >= other.end for other in kept):
-            kept.append(finding)
-    return beside + sorted(kept, key=lambda f: f.start)
+        place = bisect_left(kept, finding.start, key=lambda each: each.start)
+        is_after = place == 0 or kept[place - 1].end <= finding.start
+        if is_after and (place == len(kept) or finding.end <= kept[place].start):
+            kept.insert(place, finding)
+    return beside + kept

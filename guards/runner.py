@@ -14,8 +14,7 @@ from guards.scanner import Scanner, Wanted
 
 logger = logging.getLogger(__name__)
 
-_AT_ONCE_CHARS = 4_000
-_AT_ONCE_CHARS_SLOWLY = 400  # where rules take milliseconds
+_AT_ONCE = 4_000  # by Scanner.weight
 _PROCESSES = 1
 
 
@@ -46,8 +45,7 @@ class Runner:
         """What is in each text. Raises GuardsAway."""
         scanner = await self._ready()
         new = list(dict.fromkeys(text for text in texts if scanner.known(text) is None))
-        at_once = _AT_ONCE_CHARS_SLOWLY if scanner.wanted.is_slow else _AT_ONCE_CHARS
-        if sum(map(len, new)) > at_once:
+        if sum(map(len, new)) > _AT_ONCE or sum(map(scanner.weight, new)) > _AT_ONCE:
             for text, found in zip(new, await self._scan_apart(scanner.wanted, new), strict=True):
                 scanner.remember(text, found)
         return [scanner.scan(text) for text in texts]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _SHORTEST_ATTACK = 12  # in characters
 _LEAST_SCORE = 0.5  # what scores less is never noted
+_CHARS_PER_PLACE = 20
 _MOST_KNOWN = 20_000  # texts; a few hundred bytes each where something was found
 
 
@@ -69,6 +70,12 @@ class Scanner:
         found = tuple(self._look(text))
         self.remember(text, found)
         return found
+
+    def weight(self, text: str) -> int:
+        """How much work it is, in characters of usual text: each place to judge counts as some."""
+        return len(text) * (10 if self.wanted.is_slow else 1) + _CHARS_PER_PLACE * len(
+            self._expressions.scan(text)
+        )
 
     def known(self, text: str) -> tuple[Finding, ...] | None:
         """What was found in it before; None for a new text."""

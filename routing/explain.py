@@ -28,7 +28,7 @@ from routing.pipeline import reach_of
 from routing.reach import Reach
 from routing.refusals import describe_rule
 from routing.snapshot import ServedModel, Snapshot, Target
-from routing.stages import list_candidates
+from routing.stages import find_granted_model, list_candidates
 from routing.trace import Trace
 from teams.errors import GatewayError
 from teams.key_holder import KeyHolder
@@ -122,7 +122,6 @@ def explain(snapshot: Snapshot, bounds: Bounds, asked: Asked) -> Explanation:
     try:
         request = ENDPOINTS[asked.operation].read(asked.body, bounds, None)
         told.asked_model = request.model
-        request = _guard(snapshot, asked, request, bounds, told)
     except GatewayError as error:
         told.refusal = str(error)
         return told
@@ -133,7 +132,9 @@ def explain(snapshot: Snapshot, bounds: Bounds, asked: Asked) -> Explanation:
     if (first := snapshot.models.get(request.model)) is not None and first.content_routes:
         told.content = _tell_content(read_content(request))
     try:
-        reach = reach_of(snapshot, asked.caller, request, case.trace)
+        model = find_granted_model(snapshot, asked.caller, request.model, case.trace)
+        case.request = request = _guard(snapshot, asked, request, bounds, told)
+        reach = reach_of(snapshot, asked.caller, request, model, case.trace)
     except GatewayError as error:
         told.refusal = str(error)
         told.model = case.trace.model

@@ -29,7 +29,7 @@ _STREAM_HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-co
 
 
 async def complete(gateway: Gateway, call: Call, endpoint: Endpoint, trace: Trace) -> Reply:
-    """POST to an endpoint: authenticate -> read -> guard -> find the model -> answer it, once -> restore.
+    """POST to an endpoint: authenticate -> read -> find the model -> guard -> answer it, once -> restore.
 
     `GatewayView` records the request, however this function ends. A plain answer is priced before it is sent.
     Of a stream the first piece is awaited here, while the status is still open; `relay_stream` prices and
@@ -40,8 +40,9 @@ async def complete(gateway: Gateway, call: Call, endpoint: Endpoint, trace: Trac
     request = endpoint.read(call.body, gateway.options.bounds, call.path_model)
     trace.streamed = request.stream
     trace.end_user = clean_text(call.headers.get("x-user-id") or request.end_user)
+    model = find_granted_model(snapshot, caller, request.model, trace)
     request = await guard(gateway, call, request, trace)
-    reach = reach_of(snapshot, caller, request, trace)
+    reach = reach_of(snapshot, caller, request, model, trace)
     reply = await answer_once(
         gateway, call, request, trace, lambda: answer(gateway, call, request, reach, trace)
     )
@@ -73,9 +74,10 @@ async def find_again(gateway: Gateway, call: Call, request: Request, reach: Reac
     return reach_by(snapshot, caller, request, model, trace)
 
 
-def reach_of(snapshot: Snapshot, caller: KeyHolder, request: Request, trace: Trace) -> Reach:
-    """The granted model that is asked for, and all that may serve this very request."""
-    model = find_granted_model(snapshot, caller, request.model, trace)
+def reach_of(
+    snapshot: Snapshot, caller: KeyHolder, request: Request, model: ServedModel, trace: Trace
+) -> Reach:
+    """All that may serve this very request of the granted model that is asked for."""
     if (suited := suit_model(snapshot, caller, request, model)) is not model:
         trace.model, trace.model_alias = suited.name, clean_text(request.model, 128)
     return reach_by(snapshot, caller, request, suited, trace)

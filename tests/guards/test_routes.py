@@ -184,6 +184,7 @@ def test_what_is_blocked_is_refused_plainly_and_costs_nothing(
     assert KEY not in answer.text
     record = wait_for_record(answer.headers.get("x-request-id") or answer.headers["request-id"])
     assert (record.status, record.attempts, record.cost_nanousd) == ("refused", 0, 0)
+    assert record.model == caller.model
     assert not simulator.served(str(record.request_id), wait=0)
     assert record.guard_findings is not None
     assert record.guard_findings[0]["act"] == "block"

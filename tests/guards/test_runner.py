@@ -12,6 +12,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from guards.book import GuardBook
+from guards.finding import Finding
 from guards.runner import GuardsAway, Runner
 from guards.scanner import Wanted
 from tests.factories import Caller, make_caller, wait_for_record
@@ -85,6 +86,26 @@ async def test_what_takes_too_long_is_given_up() -> None:
         assert time.monotonic() - started < 2
         assert len((await runner.scan([SAID]))[0]) == 3, "short texts need no process"
         process.send_signal(signal.SIGCONT)
+
+
+async def test_a_short_text_that_is_full_of_places_to_judge_goes_to_the_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running() as runner:
+        apart: list[list[str]] = []
+        scan_apart = runner._scan_apart
+
+        async def note(wanted: Wanted, texts: list[str]) -> list[tuple[Finding, ...]]:
+            apart.append(texts)
+            return await scan_apart(wanted, texts)
+
+        monkeypatch.setattr(runner, "_scan_apart", note)
+        prose, dense = "All of this is prose. " * 150, "a@example.com " * 200
+        assert len(dense) < len(prose) < 4_000
+        found = await runner.scan([prose])
+        assert (found, apart) == ([()], [])
+        (many,) = await runner.scan([dense])
+        assert (len(many), apart) == (200, [[dense]])
 
 
 async def test_without_anything_to_look_for_nobody_looks() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from guards.checksums import CHECKSUMS
 from guards.custom import Custom
 from guards.expressions import ExpressionError, check_expression
-from guards.finding import VALUES, without_overlaps
+from guards.finding import VALUES, Finding, Guard, without_overlaps
 from guards.pii.kinds import NATIONAL
 from guards.policy import KNOWN, USUAL
 from guards.scanner import Scanner, Wanted
@@ -101,6 +101,24 @@ def test_national_ids_are_found_where_they_are_listed(scanner: Scanner, kind: st
     assert kind in NATIONAL
     assert [name for name, _ in found(scanner, text, frozenset({kind}))] == [kind]
     assert kind not in [name for name, _ in found(scanner, text)]
+
+
+places = st.tuples(st.integers(0, 60), st.integers(1, 12), st.sampled_from([0.4, 0.75, 1.0]), st.booleans())
+
+
+@given(placed=st.lists(places, max_size=30))
+def test_of_what_overlaps_the_first_by_rank_is_kept(placed: list[tuple[int, int, float, bool]]) -> None:
+    findings = [
+        Finding(Guard.SECRETS if is_secret else Guard.PII, "A", start, start + length, score, "test")
+        for start, length, score, is_secret in placed
+    ]
+    expected: list[Finding] = []
+    for each in sorted(
+        findings, key=lambda f: (f.guard != Guard.SECRETS, -f.score, f.start - f.end, f.start)
+    ):
+        if all(each.end <= other.start or each.start >= other.end for other in expected):
+            expected.append(each)
+    assert without_overlaps(findings) == sorted(expected, key=lambda f: f.start)
 
 
 @given(text=st.text(max_size=300))
