@@ -89,6 +89,13 @@ def document() -> dict[str, list[dict[str, Any]]]:
             {"backend": "b", "name": "usual"},
         ],
         "fallbacks": [{"model": "m", "cause": "context", "to": "n", "position": 2}],
+        "recognisers": [{"name": "badge", "type": "BADGE", "pattern": "B-[0-9]{4}", "words": ["badge"]}],
+        "guard_policies": [{"name": "strict", "description": "For all", "is_default": True}],
+        "guard_rules": [
+            {"policy": "strict", "guard": "pii", "act": "redact", "types": ["BADGE", "EMAIL_ADDRESS"]},
+            {"policy": "strict", "guard": "injection", "act": "block", "threshold_percent": 95},
+        ],
+        "policy_teams": [{"team": "t", "policy": "strict"}],
         "content_routes": [{"model": "n", "suit": "code", "to": "m"}],
         "prices": [
             {
