@@ -67,7 +67,7 @@ class Scanner:
         """What is in a text, in its order; of what overlaps, all."""
         if (known := self.known(text)) is not None:
             return known
-        found = tuple(self._look(text))
+        found = self.look(text)
         self.remember(text, found)
         return found
 
@@ -90,13 +90,14 @@ class Scanner:
         if len(self._known) > _MOST_KNOWN:
             self._known.popitem(last=False)
 
-    def _look(self, text: str) -> list[Finding]:
+    def look(self, text: str) -> tuple[Finding, ...]:
+        """The same, whether it is known or not."""
         found = self._weigh(text)
         if matches := self._expressions.scan(text):
             found += self._judge(text, matches)
         if self.wanted.is_slow:
             found += [each for each in find_toxic(text) if each.type in self.wanted.types]
-        return sorted(found, key=lambda finding: finding.start)
+        return tuple(sorted(found, key=lambda finding: finding.start))
 
     def _weigh(self, text: str) -> list[Finding]:
         """Whether the text as a whole is an attack."""

@@ -20,7 +20,7 @@ _MARKS = frozenset(
 )
 _MARK = re.compile(r"[A-Za-z0-9_.:/-]{0,64}\Z")
 _MEDIA = frozenset({"data", "file_data", "url", "image_url", "signature", "encrypted_content"})
-_MEDIA_FORM = re.compile(r"data:[a-z0-9.+/-]*;base64,|[A-Za-z0-9+/_-]{64}")
+_MEDIA_FORM = re.compile(r"(?:data:[a-z0-9.+/;=-]*,)?[A-Za-z0-9+/_=\r\n-]{64,}\Z")
 _OWN = frozenset({"system", "instructions", "tools", "functions", "response_format", "text", "output_config"})
 _OWN_ROLES = ("system", "developer")
 _NAME = re.compile(r"[^\W\d][\w.$:/ -]{0,63}\Z")
@@ -71,8 +71,11 @@ class Texts:
         self.all = list(_walk(self._fields))
 
     def encode(self) -> bytes:
-        """The request's body with the texts as they are now."""
-        return _encode(self._fields)
+        """The request's body with the texts as they are now. Raises Unreadable."""
+        try:
+            return _encode(self._fields)
+        except RecursionError:  # a level or two more than could be read
+            raise Unreadable("The request has too many levels.") from None
 
 
 def _walk(root: dict[str, Any]) -> Iterator[Text]:
@@ -92,7 +95,7 @@ def _walk(root: dict[str, Any]) -> Iterator[Text]:
                     yield Text(value, name, f"{place}.*", name, is_name=True, is_own=is_own)
         elif isinstance(value, list):
             stack += [(value, index, f"{place}[{index}]", is_own) for index in range(len(value) - 1, -1, -1)]
-        elif type(value) is int and not -_SHORTEST_NUMBER < value < _SHORTEST_NUMBER:
+        elif type(value) in (int, float) and not -_SHORTEST_NUMBER < value < _SHORTEST_NUMBER:
             yield Text(holder, key, place, str(value), is_own=is_own)
 
 

@@ -53,7 +53,11 @@ def resume(looked: Looked, texts: Texts, request: Request, bounds: Bounds, path_
     """The request with its texts as they are now. Raises GatewayError for what is blocked."""
     if looked.blocked:
         raise guard_blocked(looked.blocked[0].guard, sorted({each.type for each in looked.blocked}))
-    sent = request.endpoint.read(texts.encode(), bounds, path_model)
+    try:
+        body = texts.encode()
+    except Unreadable as error:
+        raise field_invalid(None, str(error)) from None
+    sent = request.endpoint.read(body, bounds, path_model)
     return replace(sent, end_user=request.end_user)
 
 

@@ -66,9 +66,12 @@ async def test_a_process_that_is_killed_is_followed_by_another() -> None:
     async with running() as runner:
         await runner.scan([LONG])
         (process,) = processes_of(os.getpid())
+        process.send_signal(signal.SIGSTOP)
+        waiting = asyncio.create_task(runner.scan([f"{LONG} 2"]))
+        await asyncio.sleep(0.2)
         process.kill()
         with pytest.raises(GuardsAway, match="its process ended"):
-            await runner.scan([f"{LONG} 2"])
+            await waiting
         (found,) = await runner.scan([f"{LONG} 3"])
         assert len(found) == 3
 
@@ -85,7 +88,18 @@ async def test_what_takes_too_long_is_given_up() -> None:
             await runner.scan([f"{LONG} 2"])
         assert time.monotonic() - started < 2
         assert len((await runner.scan([SAID]))[0]) == 3, "short texts need no process"
-        process.send_signal(signal.SIGCONT)
+        runner._limit_s = 20
+        assert len((await runner.scan([f"{LONG} 3"]))[0]) == 3, "another process takes its place"
+
+
+@pytest.mark.slow  # it waits
+async def test_a_process_that_hangs_does_not_keep_the_worker_from_ending() -> None:
+    async with running() as runner:
+        await runner.scan([LONG])
+        (process,) = processes_of(os.getpid())
+        process.send_signal(signal.SIGSTOP)
+        async with asyncio.timeout(10):
+            await runner.close()
 
 
 async def test_a_short_text_that_is_full_of_places_to_judge_goes_to_the_process(
@@ -106,6 +120,34 @@ async def test_a_short_text_that_is_full_of_places_to_judge_goes_to_the_process(
         assert (found, apart) == ([()], [])
         (many,) = await runner.scan([dense])
         assert (len(many), apart) == (200, [[dense]])
+
+
+async def test_a_process_that_died_meanwhile_does_not_keep_new_policies_out() -> None:
+    async with running() as runner:
+        await runner.scan([LONG])
+        (process,) = processes_of(os.getpid())
+        process.kill()
+        await asyncio.sleep(0.5)  # until that is known
+        book = GuardBook(wanted=Wanted(frozenset({"EMAIL_ADDRESS"})))
+        runner.take(book)
+        assert runner.book is book
+        (found,) = await runner.scan([LONG])
+        assert [each.type for each in found] == ["EMAIL_ADDRESS"] * 2
+
+
+async def test_more_texts_than_are_remembered_are_looked_through_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("guards.scanner._MOST_KNOWN", 3)
+    async with running() as runner:
+        await runner.scan([LONG])
+        making = runner._making
+        assert making is not None
+        scanner = making.result()
+        assert scanner is not None
+        monkeypatch.setattr(scanner, "look", lambda text: pytest.fail("not in the event loop"))
+        found = await runner.scan([f"{number} {LONG}" for number in range(9)])
+        assert [len(each) for each in found] == [3] * 9
 
 
 async def test_without_anything_to_look_for_nobody_looks() -> None:
@@ -157,7 +199,8 @@ def test_the_policy_says_what_happens_when_nobody_can_look(
             times = [timed(own, others) for _ in range(20)]
         answer = waiting.result()
     finally:
-        process.send_signal(signal.SIGCONT)
+        with contextlib.suppress(psutil.NoSuchProcess):  # another has taken its place
+            process.send_signal(signal.SIGCONT)
     assert sorted(times)[10] < 0.2, "calls that are not looked through wait for nothing"
     record = wait_for_record(answer.headers["x-request-id"])
     if fails_open:

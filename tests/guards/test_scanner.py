@@ -200,6 +200,6 @@ def test_what_a_usual_prompt_costs(capsys: pytest.CaptureFixture[str]) -> None:
     }
     with capsys.disabled():
         for name, prompt in prompts.items():
-            spent = min(timeit.repeat(lambda: scanner._look(prompt), number=200, repeat=5)) / 200  # noqa: B023
+            spent = min(timeit.repeat(lambda: scanner.look(prompt), number=200, repeat=5)) / 200  # noqa: B023
             print(f"\n700 characters {name}: {spent * 1e6:.0f} us")
             assert spent < 200e-6
