@@ -22,7 +22,6 @@ class Custom(msgspec.Struct, frozen=True):
     words: tuple[str, ...] = ()
     checksum: str = ""
     score: float = 0.8
-    guard: str = Guard.PII
 
     @property
     def expression(self) -> Expression:
@@ -40,7 +39,7 @@ class Custom(msgspec.Struct, frozen=True):
                 continue
             near = text[max(start - _CONTEXT_CHARS, 0) : start] + " " + text[end : end + _CONTEXT_CHARS]
             if not self.words or any(word.lower() in near.lower() for word in self.words):
-                yield Finding(self.guard, self.type, start, end, self.score, self.name)
+                yield Finding(Guard.PII, self.type, start, end, self.score, self.name)
 
 
 def _longest(matches: Sequence[Match]) -> Iterator[tuple[int, int]]:

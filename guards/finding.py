@@ -30,10 +30,6 @@ class Finding(msgspec.Struct, frozen=True):
     score: float
     rule: str
 
-    def moved(self, by: int) -> "Finding":
-        """The same in a text that has so many characters before this one."""
-        return msgspec.structs.replace(self, start=self.start + by, end=self.end + by)
-
 
 def without_overlaps(findings: list[Finding]) -> list[Finding]:
     """In their order. Of values that overlap secrets hold before others, then the surer, then the longer; what
