@@ -28,6 +28,7 @@ from tests.routes import CHAT
 
 pytestmark = pytest.mark.slow
 CLIENTS = 16
+AWAY_S = 60
 Say = Callable[[str], None]
 
 
@@ -160,14 +161,14 @@ def failures(calls: list[Called]) -> Counter[int]:
 def test_a_primary_that_goes_down_costs_no_client_a_request(
     product: Product, simulator: Simulator, primary: Primary, say: Say
 ) -> None:
-    """Down for a while under load, by refusing connections; then it comes back, and gets its calls by and by."""
+    """Down for a minute under load, by refusing connections; then it comes back, and gets its calls by and by."""
     caller = make_pool(primary.simulator.base_url, simulator.base_url)
     product.wait_for_configuration()
-    work = begin_load(product, caller, 45)
+    work = begin_load(product, caller, 3 + AWAY_S + 30)
     time.sleep(3)
     primary.die()
     down = time.monotonic()
-    time.sleep(15)
+    time.sleep(AWAY_S)
     primary.start()
     up = time.monotonic()
     calls = work.result()
