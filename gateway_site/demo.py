@@ -14,7 +14,7 @@ from django.contrib.auth.models import User
 from django.db import transaction
 
 from gateway_site.configuration_file.applying import apply_text
-from routing.credentials import CredentialError, decrypt_credential, encrypt_credential
+from outbound.credentials import CredentialError, decrypt_credential, encrypt_credential
 from routing.models import Backend
 from teams.key_holder import find_key_holder
 from teams.keys import Peppers, key_from_number

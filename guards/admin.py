@@ -4,10 +4,12 @@ from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib import admin
+from django.contrib.postgres.forms import SimpleArrayField
 from django.http import HttpRequest
 
 from audit.admin_trail import AuditedAdmin
-from guards.models import GuardPolicy, GuardRule, PolicyTeam, Recogniser
+from guards.models import Finds, GuardPolicy, GuardRule, PolicyTeam, Recogniser
+from guards.topics import max_nearness
 
 if TYPE_CHECKING:
     TabularInline = admin.TabularInline[Any, Any]
@@ -39,14 +41,14 @@ class TeamInline(TabularInline):
 class GuardPolicyAdmin(AuditedAdmin):
     """What is looked for, and what is done about it."""
 
-    list_display = ["name", "description", "guards", "is_default"]
+    list_display = ["name", "description", "guards", "streams", "is_default"]
     search_fields = ["name", "description"]
     inlines = [RuleInline, TeamInline]
 
     @admin.display(description="Guards")
     def guards(self, policy: GuardPolicy) -> str:
         """Those that look, and what they do."""
-        rules = [f"{rule.get_guard_display()}: {rule.act}" for rule in policy.rules.all()]
+        rules = [f"{rule.get_guard_display()} ({rule.looks_at}): {rule.act}" for rule in policy.rules.all()]
         return ", ".join(rules) or "None: nothing is looked for"
 
     def get_queryset(self, request: HttpRequest) -> Any:
@@ -54,8 +56,29 @@ class GuardPolicyAdmin(AuditedAdmin):
         return super().get_queryset(request).prefetch_related("rules")
 
 
+class LinesField(SimpleArrayField):
+    """Texts, one a line; empty lines are none."""
+
+    def __init__(self, longest: int, rows: int, **options: Any) -> None:
+        widget = forms.Textarea(attrs={"rows": rows})
+        super().__init__(
+            forms.CharField(max_length=longest), delimiter="\n", required=False, widget=widget, **options
+        )
+
+    def to_python(self, value: Any) -> Any:
+        """Without the empty lines."""
+        return super().to_python("\n".join(filter(None, map(str.strip, (value or "").split("\n")))))
+
+
 class RecogniserForm(ModelForm):
     """With a box to try it: while a text is in it nothing is saved."""
+
+    keywords = LinesField(
+        128, 4, help_text="In place of an expression: words or phrases, one a line, in whatever case."
+    )
+    examples = LinesField(
+        1000, 6, help_text="Of a topic: texts about it, one a line. Ten do better than a few."
+    )
 
     sample = forms.CharField(
         label="Try it on a text",
@@ -74,8 +97,11 @@ class RecogniserForm(ModelForm):
         super()._post_clean()  # type: ignore[misc]
         if self.errors or not (sample := self.cleaned_data.get("sample")):
             return
-        found = [sample[each.start : each.end] for each in self.instance.to_custom().find(sample)]
-        told = f"Found: {', '.join(found[:_MOST_SHOWN])}." if found else "Nothing was found."
+        if self.instance.guard == Finds.TOPICS:
+            told = f"{max_nearness(self.instance.to_topic(), sample):.0%} near the topic."
+        else:
+            found = [sample[each.start : each.end] for each in self.instance.to_custom().find(sample)]
+            told = f"Found: {', '.join(found[:_MOST_SHOWN])}." if found else "Nothing was found."
         self.add_error("sample", f"{told} Nothing was saved; empty this box to save.")
 
 
@@ -84,6 +110,17 @@ class RecogniserAdmin(AuditedAdmin):
     """What the company itself looks for."""
 
     form = RecogniserForm
-    list_display = ["name", "type", "pattern", "is_active"]
-    list_filter = ["is_active"]
+    list_display = ["name", "type", "guard", "goes_by", "is_active"]
+    list_filter = ["guard", "is_active"]
     search_fields = ["name", "type"]
+
+    @admin.display(description="Goes by")
+    def goes_by(self, recogniser: Recogniser) -> str:
+        """An expression, or how many words or examples."""
+        if recogniser.pattern:
+            return recogniser.pattern
+        return (
+            f"{len(recogniser.keywords)} keywords"
+            if recogniser.keywords
+            else f"{len(recogniser.examples)} examples"
+        )

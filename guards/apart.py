@@ -18,7 +18,7 @@ def scan_all(wanted: Wanted, texts: list[str]) -> list[tuple[Finding, ...]]:
 
 @lru_cache(maxsize=2)
 def _scanner(wanted: Wanted) -> Scanner:
-    return Scanner(wanted)
+    return Scanner(wanted, finds_names=True)
 
 
 def end_with_parent() -> None:

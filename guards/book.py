@@ -1,14 +1,14 @@
 """All policies in force, and what any of them asks for."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from guards.custom import Custom
-from guards.expressions import ExpressionError, check_expression
-from guards.models import GuardPolicy, PolicyTeam, Recogniser
-from guards.policy import Policy
+from guards.expressions import ExpressionError
+from guards.models import Finds, GuardPolicy, GuardRule, LooksAt, PolicyTeam, Recogniser, Streams
+from guards.policy import Policy, Rules
 from guards.scanner import NOTHING, Wanted
 
 logger = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ class GuardBook(msgspec.Struct, frozen=True):
     def policy_of(self, team_id: int) -> Policy | None:
         """The team's own, else the default; None where nothing is looked for."""
         policy = self.by_team.get(team_id, self.default)
-        return policy if policy is not None and policy.rules else None
+        return policy if policy is not None and (policy.request or policy.answer) else None
 
 
 NO_GUARDS = GuardBook()
@@ -35,7 +35,7 @@ def read_guards() -> GuardBook:
     policies: dict[int, Policy] = {}
     default = None
     for row in GuardPolicy.objects.prefetch_related("rules"):
-        policy = Policy(row.name, {rule.guard: rule.to_rule() for rule in row.rules.all()})
+        policy = _to_policy(row, row.rules.all())
         policies[row.pk] = policy
         default = policy if row.is_default else default
     by_team = {
@@ -44,13 +44,27 @@ def read_guards() -> GuardBook:
     }
     in_force = [*by_team.values(), *([default] if default else [])]
     types = frozenset().union(*[policy.types for policy in in_force])
-    customs = [row.to_custom() for row in Recogniser.objects.filter(is_active=True, type__in=types)]
-    return GuardBook(default, by_team, Wanted(types, tuple(filter(_is_usable, customs))))
+    own = Recogniser.objects.filter(is_active=True, type__in=types)
+    customs = [row.to_custom() for row in own if row.guard != Finds.TOPICS]
+    topics = tuple(row.to_topic() for row in own if row.guard == Finds.TOPICS)
+    return GuardBook(default, by_team, Wanted(types, tuple(filter(_is_usable, customs)), topics))
+
+
+def _to_policy(row: GuardPolicy, rules: Iterable[GuardRule]) -> Policy:
+    sides = {
+        side: {rule.guard: rule.to_rule() for rule in rules if rule.looks_at == side} for side in LooksAt
+    }
+    return Policy(
+        name=row.name,
+        request=Rules(sides[LooksAt.REQUEST]),
+        answer=Rules(sides[LooksAt.ANSWER]),
+        cuts_streams=row.streams == Streams.CUT,
+    )
 
 
 def _is_usable(custom: Custom) -> bool:
     try:
-        check_expression(custom.pattern)
+        custom.check()
     except ExpressionError as error:
         logger.error("The recogniser %s looks for nothing: %s", custom.name, error)
         return False

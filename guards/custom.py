@@ -1,5 +1,6 @@
-"""Recognisers that administrators write: an expression, words that must stand near, a checksum."""
+"""Recognisers that administrators write: an expression or keywords, words that must stand near, a checksum."""
 
+import re
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -12,12 +13,15 @@ _CONTEXT_CHARS = 100
 
 
 class Custom(msgspec.Struct, frozen=True):
-    """`words`: one of them must stand within 100 characters before what is found or behind it, in whatever case; none:
-    nothing need. `checksum` is a name of guards.checksums.CHECKSUMS, or empty."""
+    """`keywords`, if any, are looked for as whole words in whatever case, in place of `pattern`. `words`: one of them
+    must stand within 100 characters before what is found or behind it, in whatever case; none: nothing need. `checksum`
+    is a name of guards.checksums.CHECKSUMS, or empty."""
 
     name: str
     type: str
-    pattern: str
+    pattern: str = ""
+    guard: str = Guard.PII
+    keywords: tuple[str, ...] = ()
     ignores_case: bool = False
     words: tuple[str, ...] = ()
     checksum: str = ""
@@ -26,7 +30,13 @@ class Custom(msgspec.Struct, frozen=True):
     @property
     def expression(self) -> Expression:
         """As the scanner takes it."""
+        if self.keywords:
+            return Expression("|".join(map(re.escape, self.keywords)), ignores_case=True)
         return Expression(self.pattern, self.ignores_case)
+
+    def check(self) -> None:
+        """Raises ExpressionError for one that cannot be used, as one that matches the empty text."""
+        ExpressionSet([self.expression])
 
     def find(self, text: str) -> list[Finding]:
         """What it finds by itself. Raises ExpressionError."""
@@ -35,11 +45,18 @@ class Custom(msgspec.Struct, frozen=True):
     def judge(self, text: str, matches: Sequence[Match]) -> Iterator[Finding]:
         """What of the expression's matches counts: of those that overlap, the longest from the first start on."""
         for start, end in _longest(matches):
+            if self.keywords and _is_within_word(text, start, end):
+                continue
             if self.checksum and not CHECKSUMS[self.checksum](text[start:end]):
                 continue
             near = text[max(start - _CONTEXT_CHARS, 0) : start] + " " + text[end : end + _CONTEXT_CHARS]
             if not self.words or any(word.lower() in near.lower() for word in self.words):
-                yield Finding(Guard.PII, self.type, start, end, self.score, self.name)
+                yield Finding(self.guard, self.type, start, end, self.score, self.name)
+
+
+def _is_within_word(text: str, start: int, end: int) -> bool:
+    before, after = text[start - 1 : start], text[end : end + 1]
+    return (before.isalnum() and text[start].isalnum()) or (after.isalnum() and text[end - 1].isalnum())
 
 
 def _longest(matches: Sequence[Match]) -> Iterator[tuple[int, int]]:

@@ -47,7 +47,8 @@ class Evaluation:
         """`labelled`: the kinds of personal data and secrets in the labels."""
         known = {*KNOWN[Guard.PII], *KNOWN[Guard.SECRETS]}
         self._types = {*USUAL[Guard.PII], *USUAL[Guard.SECRETS], *(known & set(labelled))}
-        self._scanner = Scanner(Wanted(frozenset({*self._types, PROMPT_INJECTION, *TOXIC})))
+        wanted = Wanted(frozenset({*self._types, PROMPT_INJECTION, *TOXIC}))
+        self._scanner = Scanner(wanted, finds_names=True)
         self._spent_s = 0.0
         self._texts = 0
 

@@ -86,8 +86,3 @@ def _in_characters(data: bytes, found: list[tuple[int, int, int]]) -> list[Match
         character += len(data[byte:place].decode("utf-8", "ignore"))
         known[place], byte = character, place
     return [Match(index, known[start], known[end]) for end, index, start in found]
-
-
-def check_expression(pattern: str) -> None:
-    """Raises ExpressionError for an expression that cannot be used, as one that matches the empty text."""
-    ExpressionSet([Expression(pattern)])

@@ -1,6 +1,7 @@
 """What guards find: where and what kind it is. Never the value itself."""
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from enum import StrEnum
 
 import msgspec
@@ -13,10 +14,17 @@ class Guard(StrEnum):
     SECRETS = "secrets"
     INJECTION = "injection"
     TOXICITY = "toxicity"
+    CONTENT = "content"
+    TOPICS = "topics"
+    REQUIRED = "required"
+    SCHEMA = "schema"
+    LEAK = "leak"
 
 
-# Guards that find values, for which a placeholder can stand; the others say something of a text.
+# Guards that find values; what one of them finds in the midst of another is the other's.
 VALUES = frozenset({Guard.PII, Guard.SECRETS})
+# Guards that say where something stands, so that a placeholder can stand there; the others speak of a whole text.
+REDACTABLE = VALUES | {Guard.CONTENT}
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -31,12 +39,29 @@ class Finding(msgspec.Struct, frozen=True):
     rule: str
 
 
-def without_overlaps(findings: list[Finding]) -> list[Finding]:
+def joined(findings: Sequence[Finding]) -> list[Finding]:
+    """In their order, with one for those that overlap, of the kind of the one that holds before the others: what
+    stands for it stands for all of them."""
+    spans: list[Finding] = []
+    for finding in sorted(findings, key=lambda each: each.start):
+        if spans and finding.start < spans[-1].end:
+            first = min(spans[-1], finding, key=_rank)
+            start, end = spans[-1].start, max(spans[-1].end, finding.end)
+            spans[-1] = msgspec.structs.replace(first, start=start, end=end)
+        else:
+            spans.append(finding)
+    return spans
+
+
+def _rank(finding: Finding) -> tuple[bool, float, int, int]:
+    return finding.guard != Guard.SECRETS, -finding.score, finding.start - finding.end, finding.start
+
+
+def without_overlaps(findings: Sequence[Finding]) -> list[Finding]:
     """In their order. Of values that overlap secrets hold before others, then the surer, then the longer; what
     is said of the text itself stands beside them."""
     beside = [finding for finding in findings if finding.guard not in VALUES]
-    findings = [finding for finding in findings if finding.guard in VALUES]
-    ranked = sorted(findings, key=lambda f: (f.guard != Guard.SECRETS, -f.score, f.start - f.end, f.start))
+    ranked = sorted([finding for finding in findings if finding.guard in VALUES], key=_rank)
     kept: list[Finding] = []  # by their starts; none within another, so by their ends as well
     for finding in ranked:
         place = bisect_left(kept, finding.start, key=lambda each: each.start)

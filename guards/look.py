@@ -1,12 +1,12 @@
-"""One look through a request by a policy: what is found, what is done about it."""
+"""One look through texts by the rules of a policy: what is found, what is done about it."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from guards.finding import Finding, Guard, without_overlaps
-from guards.policy import Act, Policy
+from guards.finding import Finding, Guard, joined, without_overlaps
+from guards.policy import Act, Rules
 from guards.redaction import Vault
 from guards.texts import Text, Texts
 
@@ -23,44 +23,86 @@ class Noted(msgspec.Struct, frozen=True):
     count: int = 1
 
 
+class Notes:
+    """Of one call or one piece of it; findings of one kind in one place are one note."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[str, str, str, str, str]] = Counter()
+        self._scores: dict[tuple[str, str, str, str, str], float] = {}
+
+    def add(self, finding: Finding, place: str, act: Act) -> None:
+        """One more."""
+        key = (finding.guard, finding.type, place, finding.rule, act.value)
+        self._counts[key] += 1
+        self._scores[key] = max(self._scores.get(key, 0.0), finding.score)
+
+    def all(self) -> list[Noted]:
+        """In the order in which they were found."""
+        return [
+            Noted(*key, score=round(self._scores[key], 2), count=count) for key, count in self._counts.items()
+        ]
+
+    @property
+    def blocked(self) -> list[Noted]:
+        """Those that may not pass."""
+        return [each for each in self.all() if each.act == Act.BLOCK]
+
+
 class Looked(msgspec.Struct):
-    """`vault` is there when something was redacted; `blocked` are the kinds that the policy will not have sent."""
+    """`vault` is there when something was redacted; `blocked` are the kinds that the policy will not have sent;
+    `tags` are what a backend must have now."""
 
     noted: list[Noted]
     blocked: list[Noted]
     vault: Vault | None = None
+    tags: frozenset[str] = frozenset()
 
 
-def _counts(finding: Finding, text: Text, policy: Policy) -> bool:
-    """Whether it is one for the policy; what the application itself says is no attack."""
-    return policy.rule_for(finding) is not None and not (text.is_own and finding.guard == Guard.INJECTION)
+def wanted_of(found: Iterable[Finding], rules: Rules, *, is_own: bool = False) -> list[Finding]:
+    """Those that the rules ask for, without what is found in the midst of another. `is_own`: what the application
+    itself says is no attack."""
+    return without_overlaps(
+        [
+            each
+            for each in found
+            if rules.rule_for(each) is not None and not (is_own and each.guard == Guard.INJECTION)
+        ]
+    )
 
 
-def look(texts: Texts, policy: Policy, found: Sequence[Sequence[Finding]]) -> Looked:
-    """Go by what was found in each text; where the policy says so, put placeholders in, unless anything is blocked."""
-    noted: Counter[tuple[str, str, str, str, str]] = Counter()
-    scores: dict[tuple[str, str, str, str, str], float] = {}
-    to_redact: list[tuple[int, list[tuple[Finding, bool]]]] = []
-    for number, text in enumerate(texts.all):
-        wanted = without_overlaps([each for each in found[number] if _counts(each, text, policy)])
-        redacted: list[tuple[Finding, bool]] = []
-        for finding in wanted:
-            rule = policy.rule_for(finding)
-            assert rule is not None, "others were left out"  # noqa: S101
-            act = Act.BLOCK if rule.act is Act.REDACT and text.is_name else rule.act
-            key = (finding.guard, finding.type, text.place, finding.rule, act.value)
-            noted[key] += 1
-            scores[key] = max(scores.get(key, 0.0), finding.score)
+def act_on(finding: Finding, rules: Rules, *, is_fixed: bool = False) -> Act:
+    """What is done about a finding that the rules ask for. `is_fixed`: nothing else can stand in its place."""
+    rule = rules.rule_for(finding)
+    assert rule is not None, "others were left out"  # noqa: S101
+    return Act.BLOCK if rule.act is Act.REDACT and is_fixed else rule.act
+
+
+def look(
+    texts: Texts, rules: Rules, found: Sequence[Sequence[Finding]], vault: Vault | None = None
+) -> Looked:
+    """Go by what was found in each text; where the rules say so, put placeholders in, unless anything is blocked.
+    `vault`: the placeholders that are there already."""
+    notes, tags = Notes(), set[str]()
+    to_redact: list[tuple[Text, list[Finding]]] = []
+    for text, its in zip(texts.all, found, strict=True):
+        redacted: list[Finding] = []
+        for finding in wanted_of(its, rules, is_own=text.is_own):
+            act = act_on(finding, rules, is_fixed=text.is_fixed)
+            notes.add(finding, text.place, act)
+            tags |= rules.by_guard[finding.guard].tags
             if act is Act.REDACT:
-                redacted.append((finding, rule.restores))
+                redacted.append(finding)
         if redacted:
-            to_redact.append((number, redacted))
-    all_noted = [Noted(*key, score=round(scores[key], 2), count=count) for key, count in noted.items()]
-    blocked = [each for each in all_noted if each.act == Act.BLOCK]
-    if blocked or not to_redact:
-        return Looked(all_noted, blocked)
-    vault = Vault([text.text for text in texts.all])
-    for number, redacted in to_redact:
-        text = texts.all[number]
-        text.put(vault.redact(text.text, redacted))
-    return Looked(all_noted, blocked, vault)
+            to_redact.append((text, redacted))
+    looked = Looked(notes.all(), notes.blocked, tags=frozenset(tags))
+    if to_redact and not looked.blocked:
+        looked.vault = vault or Vault([text.text for text in texts.all])
+        for text, redacted in to_redact:
+            text.put(redact(text.text, redacted, rules, looked.vault))
+    return looked
+
+
+def redact(text: str, findings: Sequence[Finding], rules: Rules, vault: Vault) -> str:
+    """`text` with placeholders in place of `findings`."""
+    spans = [(each, rules.by_guard[each.guard].restores) for each in joined(findings)]
+    return vault.redact(text, spans)

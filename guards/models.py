@@ -8,9 +8,11 @@ from django.db.models import Q
 
 from guards.checksums import CHECKSUMS
 from guards.custom import Custom
-from guards.expressions import ExpressionError, check_expression
-from guards.finding import VALUES, Guard
-from guards.policy import KNOWN, USUAL, USUAL_THRESHOLD, Act, Rule
+from guards.expressions import ExpressionError
+from guards.finding import REDACTABLE, Guard
+from guards.policy import KNOWN, OWN_KINDS, USUAL, USUAL_THRESHOLD, Act, Rule, Side
+from guards.topics import Topic
+from teams.key_rules import normalise_tags, validate_tags
 
 _TYPE = RegexValidator(r"\A[A-Z][A-Z0-9_]{0,63}\Z", "Use A-Z, 0-9 and underscores, as EMPLOYEE_ID.")
 _NAME = RegexValidator(r"\A[a-z0-9][a-z0-9-]*\Z", "Use a-z, 0-9 and hyphens.")
@@ -23,6 +25,25 @@ class GuardKind(models.TextChoices):
     SECRETS = Guard.SECRETS.value, "Secrets"
     INJECTION = Guard.INJECTION.value, "Prompt injection"
     TOXICITY = Guard.TOXICITY.value, "Toxic language"
+    CONTENT = Guard.CONTENT.value, "Content of your own"
+    TOPICS = Guard.TOPICS.value, "Topics"
+    REQUIRED = Guard.REQUIRED.value, "Content that must be there"
+    SCHEMA = Guard.SCHEMA.value, "JSON schema that was asked for"
+    LEAK = Guard.LEAK.value, "Text of the system's message"
+
+
+class LooksAt(models.TextChoices):
+    """What a guard looks through (guards.policy.Side)."""
+
+    REQUEST = Side.REQUEST.value, "Requests"
+    ANSWER = Side.ANSWER.value, "Answers"
+
+
+class Streams(models.TextChoices):
+    """What becomes of a streamed answer meanwhile."""
+
+    HOLD = "hold", "Hold: each piece is looked through before it is passed on"
+    CUT = "cut", "Cut: pieces are passed on, and the stream ends at a finding"
 
 
 class GuardAct(models.TextChoices):
@@ -42,6 +63,14 @@ class GuardPolicy(models.Model):
         default=False,
         help_text="It applies to every team that has no policy of its own. One policy can be that.",
     )
+    streams = models.CharField(
+        "streamed answers",
+        max_length=8,
+        choices=Streams,
+        default=Streams.HOLD,
+        db_default=Streams.HOLD,
+        help_text="Where something is to be redacted or required, they are held in any case.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -54,6 +83,7 @@ class GuardPolicy(models.Model):
                 name="guardpolicy_one_default",
                 violation_error_message="Another policy is the default.",
             ),
+            models.CheckConstraint(condition=Q(streams__in=Streams.values), name="guardpolicy_streams_known"),
         ]
 
     def __str__(self) -> str:
@@ -61,24 +91,28 @@ class GuardPolicy(models.Model):
 
 
 class GuardRule(models.Model):
-    """One guard of a policy. A guard without a rule does not look."""
+    """One guard of a policy, on one side. A guard without a rule does not look."""
 
     policy = models.ForeignKey(GuardPolicy, on_delete=models.CASCADE, related_name="rules")
+    looks_at = models.CharField(
+        max_length=8, choices=LooksAt, default=LooksAt.REQUEST, db_default=LooksAt.REQUEST
+    )
     guard = models.CharField(max_length=16, choices=GuardKind)
     act = models.CharField("action", max_length=16, choices=GuardAct, default=GuardAct.OBSERVE)
     types = ArrayField(
         models.CharField(max_length=64),
         default=list,
         blank=True,
-        help_text="What it looks for, such as EMAIL_ADDRESS, PHONE_NUMBER. Empty: the usual kinds.",
+        help_text="What it looks for, such as EMAIL_ADDRESS, PHONE_NUMBER. Empty: the usual kinds; of content and "
+        "topics: all that are active.",
     )
     threshold_percent = models.PositiveSmallIntegerField(
         "threshold (%)",
         null=True,
         blank=True,
         validators=[MaxValueValidator(100)],
-        help_text="Findings that are less sure, 0 to 100, are none. Empty: 80 for prompt injection, else 0. "
-        "To block prompt injection, 95 is advised.",
+        help_text="Findings that are less sure, 0 to 100, are none. Empty: 80 for prompt injection, 60 for text of the "
+        "system's message, 50 for topics, else 0. To block prompt injection, 95 is advised.",
     )
     fails_open = models.BooleanField(
         default=False,
@@ -88,44 +122,75 @@ class GuardRule(models.Model):
         default=True, help_text="Put the values back in the answer where the model uses the placeholder."
     )
 
+    tags = ArrayField(
+        models.CharField(max_length=32),
+        default=list,
+        db_default=[],
+        blank=True,
+        validators=[validate_tags],
+        help_text="A request with a finding only goes to backends that have all of these, also by fallback.",
+    )
+
     class Meta:
-        ordering = ["policy__name", "guard"]
+        ordering = ["policy__name", "-looks_at", "guard"]
         constraints = [
-            models.UniqueConstraint(fields=["policy", "guard"], name="guardrule_once"),
+            models.UniqueConstraint(fields=["policy", "looks_at", "guard"], name="guardrule_once"),
             models.CheckConstraint(
                 condition=Q(threshold_percent=None) | Q(threshold_percent__lte=100),
                 name="guardrule_threshold_bounded",
             ),
             models.CheckConstraint(
-                condition=Q(guard__in=GuardKind.values, act__in=GuardAct.values), name="guardrule_known"
+                condition=Q(guard__in=GuardKind.values, act__in=GuardAct.values, looks_at__in=LooksAt.values),
+                name="guardrule_known",
             ),
             models.CheckConstraint(
-                condition=~Q(act=GuardAct.REDACT) | Q(guard__in=sorted(VALUES)),
+                condition=~Q(guard=GuardKind.INJECTION, looks_at=LooksAt.ANSWER)
+                & ~Q(
+                    guard__in=[GuardKind.REQUIRED, GuardKind.SCHEMA, GuardKind.LEAK], looks_at=LooksAt.REQUEST
+                ),
+                name="guardrule_side",
+                violation_error_message="Prompt injection is looked for in requests; what must be there, a schema and "
+                "the text of the system's message in answers.",
+            ),
+            models.CheckConstraint(
+                condition=Q(tags=[]) | Q(looks_at=LooksAt.REQUEST),
+                name="guardrule_tags",
+                violation_error_message="Tags are for requests: an answer has its backend.",
+            ),
+            models.CheckConstraint(
+                condition=~Q(act=GuardAct.REDACT) | Q(guard__in=sorted(each.value for each in REDACTABLE)),
                 name="guardrule_redacts",
                 violation_error_message="It speaks of a text as a whole, which cannot be redacted.",
             ),
         ]
 
     def __str__(self) -> str:
-        return f"{self.get_guard_display()} of {self.policy}"
+        return f"{self.get_guard_display()} ({self.looks_at}) of {self.policy}"
 
     def clean(self) -> None:
         """Raises ValidationError for a kind that nothing looks for."""
-        own = Recogniser.objects.filter(type__in=self.types).values_list("type", flat=True)
-        if unknown := sorted(set(self.types) - known_types(self.guard) - set(own)):
-            known = ", ".join(sorted(known_types(self.guard)))
-            raise ValidationError({"types": f"Nothing looks for {', '.join(unknown)}. There are: {known}."})
+        own = set(own_types(self.guard, is_active=None))
+        known = sorted(known_types(self.guard) | own)
+        if unknown := sorted(set(self.types) - set(known)):
+            told = f"There are: {', '.join(known)}." if known else "There are none: add a recogniser first."
+            raise ValidationError({"types": f"Nothing looks for {', '.join(unknown)}. {told}"})
+        if self.guard == GuardKind.REQUIRED and not self.types:
+            raise ValidationError({"types": "Name what must be there."})
+        self.tags = normalise_tags(self.tags)
 
     def to_rule(self) -> Rule:
         """As it is applied."""
+        guard = Guard(self.guard)
+        types = self.types or USUAL[guard] or own_types(guard)
         return Rule(
             act=Act(self.act),
-            types=frozenset(self.types or USUAL[Guard(self.guard)]),
-            threshold=USUAL_THRESHOLD[Guard(self.guard)]
+            types=frozenset(types),
+            threshold=USUAL_THRESHOLD.get(guard, 0.0)
             if self.threshold_percent is None
             else self.threshold_percent / 100,
             fails_open=self.fails_open,
-            restores=self.restores,
+            restores=self.restores and self.looks_at == LooksAt.REQUEST,
+            tags=frozenset(self.tags),
         )
 
 
@@ -144,16 +209,44 @@ class PolicyTeam(models.Model):
         return f"{self.team} under {self.policy}"
 
 
+class Finds(models.TextChoices):
+    """What a recogniser is for: the guard that uses it."""
+
+    PII = Guard.PII.value, "Personal data"
+    CONTENT = Guard.CONTENT.value, "Content: words and expressions"
+    TOPICS = Guard.TOPICS.value, "A topic, by examples"
+
+
 class Recogniser(models.Model):
-    """Something of the company's own that is looked for, such as its numbers of employees."""
+    """Something of the company's own that is looked for: its numbers of employees, names of projects, topics. It goes
+    by one of `pattern`, `keywords` and `examples`."""
 
     name = models.CharField(max_length=64, unique=True, validators=[_NAME])
     type = models.CharField(
         max_length=64, validators=[_TYPE], help_text="What it finds, as rules list it: EMPLOYEE_ID."
     )
+    guard = models.CharField("finds", max_length=16, choices=Finds, default=Finds.PII, db_default=Finds.PII)
     pattern = models.CharField(
         max_length=500,
+        blank=True,
+        default="",
         help_text="An expression, such as EMP-[0-9]{6}. It may not look around itself, nor match the empty text.",
+    )
+    keywords = ArrayField(
+        models.CharField(max_length=128),
+        default=list,
+        db_default=[],
+        blank=True,
+        size=500,
+        help_text="In place of an expression: words or phrases, of which any is found, in whatever case.",
+    )
+    examples = ArrayField(
+        models.TextField(max_length=1000),
+        default=list,
+        db_default=[],
+        blank=True,
+        size=200,
+        help_text="Of a topic: texts about it. Ten or more do better than a few.",
     )
     ignores_case = models.BooleanField(default=False)
     words = ArrayField(
@@ -180,6 +273,13 @@ class Recogniser(models.Model):
             models.CheckConstraint(
                 condition=Q(type__regex=r"^[A-Z][A-Z0-9_]*$"), name="recogniser_type_form"
             ),
+            models.CheckConstraint(
+                condition=Q(guard__in=[Finds.PII, Finds.CONTENT], examples=[], pattern="") & ~Q(keywords=[])
+                | Q(guard__in=[Finds.PII, Finds.CONTENT], examples=[], keywords=[]) & ~Q(pattern="")
+                | Q(guard=Finds.TOPICS, pattern="", keywords=[]) & ~Q(examples=[]),
+                name="recogniser_one_way",
+                violation_error_message="Give an expression or keywords; for a topic examples, and nothing else.",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -187,24 +287,44 @@ class Recogniser(models.Model):
 
     def clean(self) -> None:
         """Raises ValidationError for an expression that cannot be used, or a type that is already found otherwise."""
+        for name, texts in (("keywords", self.keywords), ("examples", self.examples)):
+            if any(not text.strip() for text in texts):
+                raise ValidationError({name: "One of them is empty."})
         try:
-            check_expression(self.pattern)
+            if self.pattern or self.keywords:
+                self.to_custom().check()
         except ExpressionError as error:
-            raise ValidationError({"pattern": str(error)}) from None
-        if self.type in known_types(Guard.SECRETS):
-            raise ValidationError({"type": f"{self.type} is a kind of secret: choose another name."})
+            raise ValidationError({"pattern" if self.pattern else "keywords": str(error)}) from None
+        taken = {kind for guard in Guard if guard != self.guard for kind in KNOWN[guard]}
+        if self.type in taken | (set() if self.guard == Finds.PII else set(KNOWN[Guard.PII])):
+            raise ValidationError({"type": f"{self.type} is found otherwise: choose another name."})
 
     def to_custom(self) -> Custom:
-        """As the scanner takes it."""
+        """As the scanner takes one that is no topic."""
         return Custom(
             name=self.name,
             type=self.type,
+            guard=self.guard,
             pattern=self.pattern,
+            keywords=tuple(self.keywords),
             ignores_case=self.ignores_case,
             words=tuple(self.words),
             checksum=self.checksum,
             score=self.score_percent / 100,
         )
+
+    def to_topic(self) -> Topic:
+        """As the scanner takes a topic."""
+        return Topic(self.name, self.type, tuple(self.examples))
+
+
+def own_types(guard: str, *, is_active: bool | None = True) -> list[str]:
+    """The administrators' own kinds that a guard can look for; `is_active` None: also those that are switched off."""
+    if (kind := OWN_KINDS.get(Guard(guard))) is None:
+        return []
+    rows = Recogniser.objects.filter(guard=kind.value)
+    rows = rows if is_active is None else rows.filter(is_active=is_active)
+    return sorted(set(rows.values_list("type", flat=True)))
 
 
 def known_types(guard: str) -> set[str]:

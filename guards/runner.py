@@ -43,8 +43,8 @@ class Runner:
                 self._making = asyncio.get_running_loop().run_in_executor(None, _make_scanner, wanted)
                 self._submit(wanted, [])
 
-    async def scan(self, texts: Sequence[str]) -> list[Sequence[Finding]]:
-        """What is in each text. Raises GuardsAway."""
+    async def scan(self, texts: Sequence[str], *, keeps: bool = True) -> list[Sequence[Finding]]:
+        """What is in each text; `keeps` in mind what is in it, should it come again. Raises GuardsAway."""
         scanner = await self._ready()
         found = {text: scanner.known(text) for text in texts}
         new = [text for text, known in found.items() if known is None]
@@ -52,7 +52,7 @@ class Runner:
             found |= zip(new, await self._scan_apart(scanner.wanted, new), strict=True)
         else:
             found |= {text: scanner.look(text) for text in new}
-        for text in new:
+        for text in new if keeps else ():
             scanner.remember(text, found[text] or ())
         return [found[text] or () for text in texts]
 

@@ -2,8 +2,9 @@
 
 import hashlib
 import logging
+import re
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -12,9 +13,10 @@ from guards import secrets
 from guards.custom import Custom
 from guards.expressions import Expression, ExpressionSet, Match
 from guards.finding import Finding, Guard
-from guards.pii.kinds import NATIONAL, WITH_A_FORM
+from guards.pii.kinds import NAMES, NATIONAL, WITH_A_FORM
 from guards.policy import PROMPT_INJECTION, TOXIC
 from guards.recogniser import Recogniser, windows
+from guards.topics import Topic, TopicIndex
 from guards.toxicity import find_toxic
 
 if TYPE_CHECKING:
@@ -23,20 +25,28 @@ if TYPE_CHECKING:
 _SHORTEST_ATTACK = 12  # in characters
 _LEAST_SCORE = 0.5  # what scores less is never noted
 _CHARS_PER_PLACE = 20
+TOO_MUCH = 10**9
+MAY_HOLD_NAME = re.compile(r"[^\W\d_a-z][^\W\d_]")  # a capital letter with another behind it
 _MOST_KNOWN = 20_000  # texts; a few hundred bytes each where something was found
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """What is to be found: kinds by name, administrators' own, and the regions of phone numbers."""
+    """What is to be found: kinds by name, administrators' own and their topics, and the regions of phone numbers."""
 
     types: frozenset[str] = frozenset()
     customs: tuple[Custom, ...] = ()
+    topics: tuple[Topic, ...] = ()
     phone_regions: tuple[str, ...] = ("US", "GB", "DE", "FR")
 
     @property
     def is_slow(self) -> bool:
         """Whether rules are among it that take milliseconds."""
         return not self.types.isdisjoint(TOXIC)
+
+    @property
+    def has_names(self) -> bool:
+        """Whether a model is among it that only the process has."""
+        return not self.types.isdisjoint(NAMES)
 
 
 NOTHING = Wanted()
@@ -45,9 +55,16 @@ NOTHING = Wanted()
 class Scanner:
     """For one thread. Remembers by its digest what it found in a text: of a conversation only the last is new."""
 
-    def __init__(self, wanted: Wanted) -> None:
-        """Takes up to a second. Raises ExpressionError for an administrator's expression that cannot be used."""
+    def __init__(self, wanted: Wanted, *, finds_names: bool = False) -> None:
+        """Takes up to a second, and another where it is to find names, if any are wanted. Raises ExpressionError for an
+        administrator's expression that cannot be used."""
         self.wanted = wanted
+        self._find_names: Callable[[str, Collection[str]], Iterable[Finding]] | None = None
+        if finds_names and wanted.has_names:
+            from guards.pii.names import find_names  # with spaCy and its model: only in the process
+
+            self._find_names = find_names
+            list(find_names("Hello", NAMES))
         owners: list[Recogniser | Custom] = []
         expressions: list[Expression] = []
         for recogniser in _recognisers(wanted):
@@ -60,6 +77,7 @@ class Scanner:
             from guards.injection.model import load_model  # with numpy: only where it is asked for
 
             self._model = load_model()
+        self._topics = TopicIndex(wanted.topics) if wanted.topics else None
         self._owners, self._expressions = owners, ExpressionSet(expressions)
         self._known: OrderedDict[bytes, tuple[Finding, ...]] = OrderedDict()
 
@@ -72,7 +90,10 @@ class Scanner:
         return found
 
     def weight(self, text: str) -> int:
-        """How much work it is, in characters of usual text: each place to judge counts as some."""
+        """How much work it is, in characters of usual text: each place to judge counts as some. What may hold a name is
+        too much for any but the process."""
+        if self.wanted.has_names and MAY_HOLD_NAME.search(text):
+            return TOO_MUCH
         return len(text) * (10 if self.wanted.is_slow else 1) + _CHARS_PER_PLACE * len(
             self._expressions.scan(text)
         )
@@ -97,16 +118,23 @@ class Scanner:
             found += self._judge(text, matches)
         if self.wanted.is_slow:
             found += [each for each in find_toxic(text) if each.type in self.wanted.types]
+        if self._find_names is not None and MAY_HOLD_NAME.search(text):
+            found += self._find_names(text, self.wanted.types & {*NAMES})
         return tuple(sorted(found, key=lambda finding: finding.start))
 
     def _weigh(self, text: str) -> list[Finding]:
-        """Whether the text as a whole is an attack."""
-        if self._model is None or len(text) < _SHORTEST_ATTACK:
-            return []
-        score = self._model.score(text)
-        if score < _LEAST_SCORE:
-            return []
-        return [Finding(Guard.INJECTION, PROMPT_INJECTION, 0, len(text), score, "model")]
+        """What is said of the text as a whole."""
+        found = []
+        if self._model is not None and len(text) >= _SHORTEST_ATTACK:
+            found.append(
+                Finding(Guard.INJECTION, PROMPT_INJECTION, 0, len(text), self._model.score(text), "model")
+            )
+        if self._topics is not None:
+            found += [
+                Finding(Guard.TOPICS, topic.type, 0, len(text), score, topic.name)
+                for topic, score in self._topics.score(text)
+            ]
+        return [each for each in found if each.score >= _LEAST_SCORE]
 
     def _judge(self, text: str, matches: list[Match]) -> list[Finding]:
         by_owner: dict[int, tuple[Recogniser | Custom, list[Match]]] = {}

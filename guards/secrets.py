@@ -1,6 +1,7 @@
 """Secrets: keys, tokens and passwords by the forms that their issuers give them, and by what stands before them.
 
-The expressions are our own; issuers publish the forms so that leaked keys can be found.
+The expressions here are our own; issuers publish the forms so that leaked keys can be found. Those of classifinder,
+which knows a hundred issuers, stand beside them.
 """
 
 import math
@@ -40,9 +41,11 @@ _KEYS = {
     "token": r"eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}",
     "azure storage": r"AccountKey=[A-Za-z0-9+/]{40,}={0,2}",
 }
+# A key that is cut off goes as far as its lines do.
 _PRIVATE_KEY = re.compile(
-    r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----(?:[\sA-Za-z0-9+/=:,.-]{0,8192}?-----END (?:[A-Z0-9]+ )*"
-    r"PRIVATE KEY(?: BLOCK)?-----)?"
+    r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----"
+    r"(?:[\sA-Za-z0-9+/=:,.-]{0,8192}?-----END (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----"
+    r"|(?:\s{1,4}[A-Za-z0-9+/=]{16,8192})*+(?:\s{0,4}[A-Za-z0-9+/]{0,64}={1,2})?)"
 )
 _VALUE = r"s?[\"']?\s{0,4}(?:=>|:=|[:=])\s{0,4}[\"']?(?P<value>[^\s\"'<>{}()\[\],;]{6,200})"
 _KEY_NAME = (
@@ -104,6 +107,49 @@ def _bits(value: str) -> float:
     return -sum(count / total * math.log2(count / total) for count in counts)
 
 
+# What classifinder looks for besides keys, or takes for one too easily.
+_NOT_OF_THEIRS = frozenset(
+    {
+        "generic_high_entropy",
+        "credit_card_number",
+        "ssh_private_key",
+        "gcp_service_account_key",
+        "password_in_url",
+    }
+)
+_PUBLIC = frozenset({"stripe_live_publishable_key"})
+
+
+def _make_their_recogniser() -> Recogniser:
+    from classifinder_engine import PATTERN_REGISTRY  # only where secrets are asked for
+
+    theirs = [
+        pattern
+        for pattern in PATTERN_REGISTRY
+        if not pattern.id.startswith("pi_")
+        and not pattern.id.endswith("_connection_string")
+        and pattern.id not in _NOT_OF_THEIRS | _PUBLIC
+    ]
+    starts = tuple(
+        Expression(
+            pattern.regex.pattern.replace("(?P<", "(?<"),
+            ignores_case=bool(pattern.regex.flags & re.IGNORECASE),
+            is_trigger=True,
+        )
+        for pattern in theirs
+    )
+    return Recogniser(
+        Guard.SECRETS, API_KEY, starts, partial(_judge_theirs, [pattern.id for pattern in theirs]), 320, 64
+    )
+
+
+def _judge_theirs(ids: list[str], text: str) -> Iterator[Judged]:
+    from classifinder_engine import scan
+
+    for found in scan(text, types=ids, min_confidence=0.6, include_context=False):
+        yield found.span_start, found.span_end, min(found.confidence, 1.0), found.type
+
+
 def make_recognisers() -> list[Recogniser]:
     """All kinds of secrets."""
     keys = [(rule, re.compile(_LEFT + pattern + _RIGHT)) for rule, pattern in _KEYS.items()]
@@ -114,6 +160,7 @@ def make_recognisers() -> list[Recogniser]:
     passwords = _trigger(_PASSWORD_NAME + sign, r"://[^\s:/@]{0,100}:[^\s:/@]{3}")
     return [
         Recogniser(Guard.SECRETS, API_KEY, starts, partial(_judge_keys, keys), 64, 320),
+        _make_their_recogniser(),
         Recogniser(Guard.SECRETS, PRIVATE_KEY, private_key, _judge_private_key, 64, 8300),
         Recogniser(Guard.SECRETS, API_KEY, named, _judge_named_key, 32, 256),
         Recogniser(Guard.SECRETS, PASSWORD, passwords, _judge_password, 160, 256),

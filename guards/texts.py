@@ -19,6 +19,7 @@ _MARKS = frozenset(
     {"call_id", "id", "item_id", "model", "object", "role", "status", "tool_call_id", "tool_use_id", "type"}
 )
 _MARK = re.compile(r"[A-Za-z0-9_.:/-]{0,64}\Z")
+SIGNED = frozenset({"thinking", "signature", "encrypted_content", "data"})
 _MEDIA = frozenset({"data", "file_data", "url", "image_url", "signature", "encrypted_content"})
 _MEDIA_FORM = re.compile(r"(?:data:[a-z0-9.+/;=-]*,)?[A-Za-z0-9+/_=\r\n-]{64,}\Z")
 _OWN = frozenset({"system", "instructions", "tools", "functions", "response_format", "text", "output_config"})
@@ -32,20 +33,20 @@ class Unreadable(Exception):
 
 
 class Text:
-    """One text and its place, such as `messages[0].content`; a number that may be one is a text too. `is_name`: it is a
-    name of the caller's choice, for which no other can be put. `is_own`: the application itself says it, as in the
+    """One text and its place, such as `messages[0].content`; a number that may be one is a text too. `is_fixed`: no
+    other can be put there, as for a name of the caller's choice. `is_own`: the application itself says it, as in the
     system's message and its tools, which may order a model about."""
 
-    __slots__ = ("_holder", "_key", "is_name", "is_own", "place", "text")
+    __slots__ = ("_holder", "_key", "is_fixed", "is_own", "place", "text")
 
     def __init__(
-        self, holder: Any, key: Any, place: str, text: str, *, is_name: bool = False, is_own: bool = False
+        self, holder: Any, key: Any, place: str, text: str, *, is_fixed: bool = False, is_own: bool = False
     ) -> None:
         self._holder = holder
         self._key = key
         self.place = place
         self.text = text
-        self.is_name = is_name
+        self.is_fixed = is_fixed
         self.is_own = is_own
 
     def put(self, text: str) -> None:
@@ -54,47 +55,61 @@ class Text:
 
 
 class Texts:
-    """Of a request by its raw top-level fields."""
+    """Of one request, or of one answer."""
 
-    def __init__(self, fields: Mapping[str, msgspec.Raw]) -> None:
-        """Raises Unreadable."""
-        self._fields: dict[str, Any] = dict(fields)
+    def __init__(self, root: dict[str, Any], *, is_answer: bool = False) -> None:
+        """`root`: what holds them, decoded."""
+        self._root = root
+        self.all = list(_walk(root, is_answer=is_answer))
+
+    @classmethod
+    def of_request(cls, fields: Mapping[str, msgspec.Raw]) -> "Texts":
+        """By its raw top-level fields. Raises Unreadable."""
+        root: dict[str, Any] = dict(fields)
         for name, raw in fields.items():
             if bytes(memoryview(raw)[:1]) in b"tfn" or (name in _MARKS and len(memoryview(raw)) < 64):
                 continue
             try:
-                self._fields[name] = _decode(raw)
+                root[name] = _decode(raw)
             except (msgspec.DecodeError, RecursionError):
                 raise Unreadable(
                     f"{name!r} holds a number that is out of range, or too many levels."
                 ) from None
-        self.all = list(_walk(self._fields))
+        return cls(root)
+
+    @classmethod
+    def of_answer(cls, answer: dict[str, Any]) -> "Texts":
+        """Of a decoded answer, or of an event of a stream; they are replaced in it."""
+        return cls({"answer": answer}, is_answer=True)
 
     def encode(self) -> bytes:
         """The request's body with the texts as they are now. Raises Unreadable."""
         try:
-            return _encode(self._fields)
+            return _encode(self._root)
         except RecursionError:  # a level or two more than could be read
             raise Unreadable("The request has too many levels.") from None
 
 
-def _walk(root: dict[str, Any]) -> Iterator[Text]:
-    """In the order of the request; without recursion, however deep it is."""
+def _walk(root: dict[str, Any], *, is_answer: bool) -> Iterator[Text]:
+    """In their order; without recursion, however deep it is. Numbers of an answer are the form's own, and what a
+    provider has signed must come back to it as it is."""
     stack: list[tuple[Any, Any, str, bool]] = [(root, name, name, name in _OWN) for name in reversed(root)]
     while stack:
         holder, key, place, is_own = stack.pop()
         value = holder[key]
         if isinstance(value, str):
             if not _is_form(key, value):
-                yield Text(holder, key, place, value, is_own=is_own)
+                yield Text(holder, key, place, value, is_fixed=is_answer and key in SIGNED, is_own=is_own)
         elif isinstance(value, dict):
             is_own = is_own or value.get("role") in _OWN_ROLES
             stack += [(value, name, f"{place}.{_shown(name)}", is_own) for name in reversed(value)]
             for name in value:
                 if not _NAME.match(name):
-                    yield Text(value, name, f"{place}.*", name, is_name=True, is_own=is_own)
+                    yield Text(value, name, f"{place}.*", name, is_fixed=True, is_own=is_own)
         elif isinstance(value, list):
             stack += [(value, index, f"{place}[{index}]", is_own) for index in range(len(value) - 1, -1, -1)]
+        elif is_answer:
+            continue
         elif type(value) in (int, float) and not -_SHORTEST_NUMBER < value < _SHORTEST_NUMBER:
             yield Text(holder, key, place, str(value), is_own=is_own)
 

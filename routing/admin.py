@@ -11,7 +11,7 @@ from django.http import HttpRequest
 
 from audit.admin_trail import AuditedAdmin
 from billing.models import PriceEntry
-from routing.credentials import CredentialError, decrypt_credential, encrypt_credential
+from outbound.credentials import CredentialError, decrypt_credential, encrypt_credential
 from routing.draining import drain_backend, undrain_backend
 from routing.health.seen import read_seen
 from routing.models import (

@@ -104,15 +104,20 @@ class _Case:
     trace: Trace = field(default_factory=lambda: Trace("explain"))
 
 
-def _guard(snapshot: Snapshot, asked: Asked, request: Request, bounds: Bounds, told: Explanation) -> Request:
+def _guard(case: _Case, bounds: Bounds, told: Explanation) -> Request:
     """The request as it would be sent. Raises GatewayError where the policy blocks it."""
+    snapshot, asked, request = case.snapshot, case.asked, case.request
     policy = snapshot.guards.policy_of(asked.caller.team_id)
     if policy is None:
         return request
     told.policy = policy.name
-    texts, scanner = read_texts(request), Scanner(snapshot.guards.wanted)
-    looked = look(texts, policy, [scanner.scan(text.text) for text in texts.all])
+    if not policy.request:
+        return request
+    texts, scanner = read_texts(request), Scanner(snapshot.guards.wanted, finds_names=True)
+    looked = look(texts, policy.request, [scanner.scan(text.text) for text in texts.all])
     told.findings = looked.noted
+    case.trace.tags = looked.tags
+    told.required_tags = sorted({*told.required_tags, *looked.tags})
     return resume(looked, texts, request, bounds, None)
 
 
@@ -133,7 +138,7 @@ def explain(snapshot: Snapshot, bounds: Bounds, asked: Asked) -> Explanation:
         told.content = _tell_content(read_content(request))
     try:
         model = find_granted_model(snapshot, asked.caller, request.model, case.trace)
-        case.request = request = _guard(snapshot, asked, request, bounds, told)
+        case.request = request = _guard(case, bounds, told)
         reach = reach_of(snapshot, asked.caller, request, model, case.trace)
     except GatewayError as error:
         told.refusal = str(error)

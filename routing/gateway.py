@@ -27,6 +27,8 @@ from billing.spool import Spool, SpoolFull, sync_files
 from billing.tokens import TokenCounter, load_counter
 from billing.usage import Usage
 from guards.runner import Runner
+from outbound.dial import Dialer
+from outbound.pool import Pool
 from routing.choice import Chooser
 from routing.client_address import TrustedProxies
 from routing.configuration import Configuration, DatabaseThreads
@@ -44,8 +46,6 @@ from routing.providers.base import Provider
 from routing.providers.entra import EntraTokens
 from routing.providers.http import HttpProvider
 from routing.trace import Trace
-from routing.upstream.dial import Dialer
-from routing.upstream.pool import Pool
 from routing.vitals import Vitals
 from teams.errors import database_unavailable, ledger_unavailable
 from teams.key_holder import KeyHolder, KeyOwner, find_key_holder

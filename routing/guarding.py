@@ -1,10 +1,12 @@
 """The stage that looks: what a team's policy wants found in a request is found before anything is spent or sent."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 
+from guards.finding import Finding
 from guards.look import Looked, Noted, look
-from guards.policy import Policy
+from guards.policy import Rules, Side
 from guards.runner import GuardsAway
 from guards.texts import Texts, Unreadable
 from routing.call import Call
@@ -22,29 +24,25 @@ UNAVAILABLE = "unavailable"  # as the action of a note: the guard could not look
 async def guard(gateway: Gateway, call: Call, request: Request, trace: Trace) -> Request:
     """The request as it may be sent: with placeholders where the team's policy wants them.
 
-    Findings are noted in the trace. Refuses with 400 what the policy blocks, with 503 where a guard cannot look.
+    Findings are noted in the trace, with the tags that they require of backends. Refuses with 400 what the policy
+    blocks, with 503 where a guard cannot look.
     """
     caller = trace.caller
     policy = None if caller is None else gateway.guards.book.policy_of(caller.team_id)
-    if policy is None:
+    if policy is None or not policy.request:
         return request
     texts = read_texts(request)
-    try:
-        found = await gateway.guards.scan([text.text for text in texts.all])
-    except GuardsAway as error:
-        _let_pass(policy, str(error), trace)
-        _note(gateway, [Noted(name, "", "", "", UNAVAILABLE, 0.0) for name in policy.rules], trace)
-        return request
-    looked = look(texts, policy, found)
-    _note(gateway, looked.noted, trace)
-    trace.vault = looked.vault
+    found = await scan_or_pass(gateway, policy.request, [text.text for text in texts.all], trace)
+    looked = look(texts, policy.request, found)
+    note(gateway, looked.noted, trace)
+    trace.vault, trace.tags = looked.vault, looked.tags
     return resume(looked, texts, request, gateway.options.bounds, call.path_model)
 
 
 def read_texts(request: Request) -> Texts:
     """All texts of a request. Raises GatewayError."""
     try:
-        return Texts(request.fields)
+        return Texts.of_request(request.fields)
     except Unreadable as error:
         raise field_invalid(None, str(error)) from None
 
@@ -52,7 +50,7 @@ def read_texts(request: Request) -> Texts:
 def resume(looked: Looked, texts: Texts, request: Request, bounds: Bounds, path_model: str | None) -> Request:
     """The request with its texts as they are now. Raises GatewayError for what is blocked."""
     if looked.blocked:
-        raise guard_blocked(looked.blocked[0].guard, sorted({each.type for each in looked.blocked}))
+        raise guard_blocked(looked.blocked[0].guard, [each.type for each in looked.blocked], Side.REQUEST)
     try:
         body = texts.encode()
     except Unreadable as error:
@@ -61,14 +59,25 @@ def resume(looked: Looked, texts: Texts, request: Request, bounds: Bounds, path_
     return replace(sent, end_user=request.end_user)
 
 
-def _note(gateway: Gateway, noted: list[Noted], trace: Trace) -> None:
+async def scan_or_pass(
+    gateway: Gateway, rules: Rules, texts: list[str], trace: Trace, *, keeps: bool = True
+) -> list[Sequence[Finding]]:
+    """What is in each text; nothing where the guards cannot look and each of the rules lets that pass, which is noted.
+    `keeps`: texts that may come again. Raises GatewayError."""
+    try:
+        return await gateway.guards.scan(texts, keeps=keeps)
+    except GuardsAway as error:
+        if not rules.fail_open:
+            message = "A guard cannot look: %s."
+            logger.warning(message, error, extra={"request_id": str(trace.request_id)})
+            raise guards_unavailable() from None
+        unseen = [Noted(name, "", "", "", UNAVAILABLE, 0.0) for name in rules.by_guard]
+        note(gateway, [each for each in unseen if each not in trace.findings], trace)
+        return [()] * len(texts)
+
+
+def note(gateway: Gateway, noted: Sequence[Noted], trace: Trace) -> None:
+    """In the trace and in metrics."""
     trace.findings += tuple(noted)
     for each in noted:
         gateway.metrics.count_finding(each.guard, each.type, each.act, each.count)
-
-
-def _let_pass(policy: Policy, why: str, trace: Trace) -> None:
-    """Unseen, where every rule of the policy says so. Raises GatewayError otherwise."""
-    if not all(rule.fails_open for rule in policy.rules.values()):
-        logger.warning("A guard cannot look: %s.", why, extra={"request_id": str(trace.request_id)})
-        raise guards_unavailable()

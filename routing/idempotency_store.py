@@ -22,8 +22,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from outbound.credentials import CredentialError, field_cipher
 from routing.call import Call, Reply
-from routing.credentials import CredentialError, field_cipher
 from routing.trace import Trace
 from teams.errors import (
     GatewayError,

@@ -8,8 +8,8 @@ from django.db.models import Q
 
 from billing.queries import is_listed
 from billing.rule_models import Budget, Limit
-from routing.addresses import ForbiddenAddress, check_base_url
-from routing.credentials import CredentialError, check_reference
+from outbound.addresses import ForbiddenAddress, check_base_url
+from outbound.credentials import CredentialError, check_reference
 from routing.resilience_models import BreakerRule, ContentRoute, Fallback, FallbackCause, Suit
 from teams.key_rules import validate_model_name, validate_tags
 

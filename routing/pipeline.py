@@ -3,6 +3,7 @@
 from billing.ledger import clean_text
 from billing.tokens import count_tokens
 from routing.admission import admit, hold_dearer
+from routing.answer_guarding import AnswerGuard, guard_answers
 from routing.attempts import Attempts, check_served
 from routing.authentication import authenticate, authenticate_again
 from routing.call import Call, Reply
@@ -29,7 +30,8 @@ _STREAM_HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-co
 
 
 async def complete(gateway: Gateway, call: Call, endpoint: Endpoint, trace: Trace) -> Reply:
-    """POST to an endpoint: authenticate -> read -> find the model -> guard -> answer it, once -> restore.
+    """POST to an endpoint: authenticate -> read -> find the model -> guard -> answer it, once -> restore. What guards
+    the answer is part of answering.
 
     `GatewayView` records the request, however this function ends. A plain answer is priced before it is sent.
     Of a stream the first piece is awaited here, while the status is still open; `relay_stream` prices and
@@ -42,15 +44,18 @@ async def complete(gateway: Gateway, call: Call, endpoint: Endpoint, trace: Trac
     trace.end_user = clean_text(call.headers.get("x-user-id") or request.end_user)
     model = find_granted_model(snapshot, caller, request.model, trace)
     request = await guard(gateway, call, request, trace)
+    answers = guard_answers(gateway, request, trace)
     reach = reach_of(snapshot, caller, request, model, trace)
     reply = await answer_once(
-        gateway, call, request, trace, lambda: answer(gateway, call, request, reach, trace)
+        gateway, call, request, trace, lambda: answer(gateway, call, request, reach, answers, trace)
     )
     return await restore(reply, endpoint.operation, trace.vault)
 
 
-async def answer(gateway: Gateway, call: Call, request: Request, reach: Reach, trace: Trace) -> Reply:
-    """What the model answers: route -> admit -> call and charge, another backend where one fails."""
+async def answer(
+    gateway: Gateway, call: Call, request: Request, reach: Reach, answers: AnswerGuard | None, trace: Trace
+) -> Reply:
+    """What the model answers: route -> admit -> call and charge, another backend where one fails -> guard."""
     check_served(gateway, reach, trace)
     estimate = await admit(gateway, call, request, reach, trace)
     if trace.stay is not None:
@@ -59,9 +64,11 @@ async def answer(gateway: Gateway, call: Call, request: Request, reach: Reach, t
     attempts = Attempts(gateway, reach, trace)
     await attempts.begin(estimate)
     if not request.stream:
-        return Reply(body=await call_plain(gateway, request, attempts, trace))
+        body = await call_plain(gateway, request, attempts, trace)
+        return Reply(body=body if answers is None else await answers.check(body, trace))
     call.client.cancel_when_gone()
-    stream = relay_stream(gateway, call, request, attempts, trace)
+    watch = None if answers is None else answers.watch(request.endpoint.operation, trace)
+    stream = relay_stream(gateway, call, request, attempts, watch, trace)
     first_piece, limit_s = await anext(stream), attempts.stream_limit_s + _SLACK_S
     return Reply(headers=dict(_STREAM_HEADERS), first_piece=first_piece, stream=stream, send_within_s=limit_s)
 
@@ -88,7 +95,9 @@ def reach_by(
 ) -> Reach:
     """What may serve this request of `model`. Refuses with 400 or 503 what none can serve."""
     check_model_bounds(model, request)
-    return find_reach(snapshot, caller, request, model, caller.required_tags(trace.application_id))
+    return find_reach(
+        snapshot, caller, request, model, caller.required_tags(trace.application_id) | trace.tags
+    )
 
 
 async def count_prompt(gateway: Gateway, call: Call, endpoint: Endpoint, trace: Trace) -> Reply:

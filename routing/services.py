@@ -8,7 +8,7 @@ from enum import Enum, auto
 from django.db import transaction
 
 from audit.services import record_event
-from routing.credentials import CredentialError, needs_rotation, rotate_credential
+from outbound.credentials import CredentialError, needs_rotation, rotate_credential
 from routing.models import Backend
 
 logger = logging.getLogger(__name__)

@@ -12,12 +12,12 @@ from billing.admission.books import NO_BOOKS, Books, read_books
 from billing.models import ListPrice, PriceEntry
 from billing.money import Price, nanousd_per_million, price_at
 from guards.book import NO_GUARDS, GuardBook, read_guards
-from routing.addresses import ForbiddenAddress, check_base_url
-from routing.credentials import CredentialError, resolve_credential
+from outbound.addresses import ForbiddenAddress, check_base_url
+from outbound.connection import USUAL_REST, Rest
+from outbound.credentials import CredentialError, resolve_credential
 from routing.health.breaker import USUAL, Rule
 from routing.health.quota import NO_QUOTA, Quota
 from routing.models import Backend, CatalogueModel, ContentRoute, Fallback, Grant, ModelAlias, Route
-from routing.upstream.connection import USUAL_REST, Rest
 from teams.models import ConfigurationVersion
 
 logger = logging.getLogger(__name__)

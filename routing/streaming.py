@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from billing.usage import Usage
+from outbound.bell import Bell
+from routing.answer_pieces import Pieces
 from routing.attempts import Attempts, stream_limit_s
 from routing.call import Call
 from routing.continuation import continue_request, may_be_continued
@@ -21,7 +23,6 @@ from routing.providers.base import UpstreamStream, backend_bad_answer, backend_b
 from routing.snapshot import Target
 from routing.stages import count_use
 from routing.trace import Trace
-from routing.upstream.bell import Bell
 from teams.errors import GatewayError, gateway_stopped, internal_error
 
 logger = logging.getLogger(__name__)
@@ -32,9 +33,15 @@ _MOST_TIMES = (
 
 
 async def relay_stream(
-    gateway: Gateway, call: Call, request: Request, attempts: Attempts, trace: Trace
+    gateway: Gateway,
+    call: Call,
+    request: Request,
+    attempts: Attempts,
+    watch: Pieces | None,
+    trace: Trace,
 ) -> AsyncGenerator[bytes, None]:
-    """The pieces to send to the caller as they come: whole frames, or a comment after a silence.
+    """The pieces to send to the caller as they come: whole frames, or a comment after a silence. What `watch` holds of
+    them comes with a later one.
 
     A backend that fails before its first byte is followed by another, also after comments were sent. Before the
     first piece the last failure is raised, so that it becomes a real status. After it, a failure ends the stream
@@ -45,17 +52,23 @@ async def relay_stream(
     trace.is_the_streams = True
     source = _Source(gateway, request, attempts, trace)
     growth = None if trace.reserve is None else Growth(gateway, trace, trace.reserve)
-    is_committed = False
+    is_committed, was_told = False, True
     ending: GatewayError | None = gateway_stopped()  # unless we learn better
     try:
-        while piece := await source.next_piece():
+        while piece := await source.next_piece(was_told=was_told):
             cut = None  # what the caller is about to get is held before, however much came at once
             if growth is not None and growth.is_due(piece) and not (relay := source.backend.relay).is_done:
                 cut = await growth.extend(relay.texts())
-            is_committed = True
-            yield piece
+            if watch is not None:
+                piece = await watch.feed(piece) or source.backend.sign_of_life()
+            if was_told := bool(piece):
+                is_committed = True
+                yield piece
             if cut is not None:
                 raise cut
+        if watch is not None and (piece := await watch.close()):
+            is_committed = True
+            yield piece
         ending = None
     except GatewayError as error:
         ending = error
@@ -81,7 +94,18 @@ async def relay_stream(
         else:
             await gateway.finish(_count(gateway, source.request, backend.target, relay, note))
     told = trace.usage + trace.failed_usage if source.is_continued else trace.usage
-    yield relay.closing(told) if ending is None else relay.failing(ending)
+    if ending is not None:
+        yield relay.failing(ending)
+    else:
+        yield await _watched(watch, relay.closing(told), relay)
+
+
+async def _watched(watch: Pieces | None, closing: bytes, relay: Relay) -> bytes:
+    """The last frames, which in some forms tell the whole answer again."""
+    try:
+        return closing if watch is None else await watch.feed(closing)
+    except GatewayError as error:
+        return relay.failing(error)
 
 
 class _Source:
@@ -98,12 +122,12 @@ class _Source:
         self._writer = make_writer(request, trace) if may_continue else None
         self.backend = self._open()
 
-    async def next_piece(self) -> bytes:
+    async def next_piece(self, *, was_told: bool) -> bytes:
         """See BackendStream; where a backend fails before its first byte, the next one's, and after it too, where the
         stream may be continued."""
         while True:
             try:
-                return await self.backend.next_piece()
+                return await self.backend.next_piece(was_told=was_told)
             except GatewayError as error:
                 if self.backend.has_begun:
                     went_on = await self._continue(error)
@@ -193,7 +217,7 @@ class BackendStream:
         self.target = target
         self.has_begun = False  # its first byte is here
         self._keepalive_s = gateway.options.keepalive_s
-        self._keepalive_at = 0.0
+        self._keepalive_at = time.monotonic() + self._keepalive_s
         self._bytes_left = _MOST_TIMES * gateway.options.max_answer_bytes
         self.relay = exchange.relay()
         self._keep_alive = request.endpoint.wire.keep_alive
@@ -210,9 +234,11 @@ class BackendStream:
         self._opening = asyncio.ensure_future(opened)
         self._opening.add_done_callback(self._news.ring)
 
-    async def next_piece(self) -> bytes:
-        """Frames, or a sign of life after a silence; b"" when the stream ended properly. Raises GatewayError."""
-        self._keepalive_at = time.monotonic() + self._keepalive_s  # what was sent last is just sent
+    async def next_piece(self, *, was_told: bool) -> bytes:
+        """Frames, or a sign of life after a silence; b"" when the stream ended properly. `was_told`: the caller has
+        just been sent the last one. Raises GatewayError."""
+        if was_told:
+            self._keepalive_at = time.monotonic() + self._keepalive_s
         while not self.relay.is_done:
             if self.relay.is_faulty or self._bytes_left < 0:
                 raise backend_bad_answer()
@@ -233,6 +259,10 @@ class BackendStream:
             if time.monotonic() >= self._keepalive_at:  # a frame that drips is a silence for the caller
                 return self._keep_alive
         return b""
+
+    def sign_of_life(self) -> bytes:
+        """For a caller who has heard nothing for the keep-alive time, else nothing."""
+        return self._keep_alive if time.monotonic() >= self._keepalive_at else b""
 
     def close(self) -> None:
         """Drop the connection, whatever state it is in."""

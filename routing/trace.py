@@ -67,6 +67,7 @@ class Trace:
     cost: Cost = FREE
     findings: tuple[Noted, ...] = ()  # of guards
     vault: Vault | None = None  # what placeholders stand for, where there are any
+    tags: frozenset[str] = frozenset()  # that backends must have for what was found
 
     def call_begins(self) -> None:
         """The request goes to the backend now."""

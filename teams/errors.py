@@ -1,6 +1,7 @@
 """The one family of errors a caller can see. Which of them become which body is the dialect's business."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 INVALID_REQUEST = "invalid_request_error"
@@ -170,24 +171,28 @@ def field_invalid(param: str | None, message: str) -> GatewayError:
     return GatewayError(400, "field_invalid", message, param=param, code="invalid_value")
 
 
-def guard_blocked(guard: str, types: list[str]) -> GatewayError:
-    """The request holds what the team's policy does not let pass. Kinds are told, values never."""
-    return GatewayError(
-        400,
-        f"guard_{guard}",
-        f"The request holds {', '.join(types)}: your team's policy does not let that pass to a model. "
-        "Take it out and send the request again.",
-        code="guard_blocked",
-    )
+def guard_blocked(guard: str, types: Iterable[str], side: str) -> GatewayError:
+    """The request or the answer, `side`, has what the team's policy does not let pass. Kinds are told, values never."""
+    kinds = ", ".join(sorted(set(types)))
+    if side == "answer":
+        message = f"The model's answer was stopped by your team's policy: {kinds}."
+    else:
+        message = (
+            f"The request holds {kinds}: your team's policy does not let that pass to a model. "
+            "Take it out and send the request again."
+        )
+    return GatewayError(400, f"guard_{guard}", message, code="guard_blocked", may_have_cost=side == "answer")
 
 
 def guards_unavailable() -> GatewayError:
-    """The request cannot be looked through, and the team's policy does not let it pass then."""
-    return unavailable(
+    """A request or an answer cannot be looked through, and the team's policy does not let it pass then."""
+    error = unavailable(
         "guard_unavailable",
-        "The request cannot be looked through now, as your team's policy wants. Try again.",
+        "The call cannot be looked through now, as your team's policy wants. Try again.",
         {"retry-after": "1"},
     )
+    error.may_have_cost = True
+    return error
 
 
 def parameter_unsupported(param: str, message: str) -> GatewayError:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from billing.models import PriceEntry, UsageRecord
 from billing.rule_models import Budget, Limit
-from routing.credentials import encrypt_credential
+from outbound.credentials import encrypt_credential
 from routing.models import Backend, CatalogueModel, Grant, Route
 from teams.models import ApiKey, Application, Department, Team
 from teams.services import create_key

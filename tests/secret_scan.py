@@ -126,7 +126,7 @@ def made_secrets() -> dict[str, list[str]]:
 
 def stored_credentials() -> list[str]:
     """Every backend credential that the database still holds, decrypted."""
-    from routing.credentials import CredentialError, decrypt_credential
+    from outbound.credentials import CredentialError, decrypt_credential
     from routing.models import Backend
 
     found = []

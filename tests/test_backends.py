@@ -8,8 +8,8 @@ from cryptography.fernet import Fernet
 from django.core.exceptions import ValidationError
 from django.test import override_settings
 
-from routing.addresses import ForbiddenAddress, check_address, check_base_url
-from routing.credentials import CredentialError, decrypt_credential, encrypt_credential, resolve_credential
+from outbound.addresses import ForbiddenAddress, check_address, check_base_url
+from outbound.credentials import CredentialError, decrypt_credential, encrypt_credential, resolve_credential
 from routing.models import Backend
 from routing.snapshot import load_snapshot
 from tests.factories import BACKEND_SECRET, make_backend, make_model

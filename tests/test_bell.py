@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from routing.upstream.bell import Bell
+from outbound.bell import Bell
 
 
 async def test_the_clock_wakes_at_its_time_again_and_again() -> None:

@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from audit.models import AdminEvent
 from billing.models import PriceEntry
-from routing.credentials import decrypt_credential
+from outbound.credentials import decrypt_credential
 from routing.models import Backend, CatalogueModel, Grant, ModelAlias, Route
 from teams.key_holder import find_key_holder
 from teams.keys import Peppers, generate_key, hint_of

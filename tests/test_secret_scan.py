@@ -106,7 +106,7 @@ def test_what_only_looks_like_a_key_is_none(scan: SecretScan) -> None:
 
 
 def test_the_credentials_of_the_run_are_known_by_value() -> None:
-    from routing.credentials import encrypt_credential
+    from outbound.credentials import encrypt_credential
 
     backend = make_backend("https://llm.example/v1")
     backend.credential_encrypted = encrypt_credential(CREDENTIAL, backend.base_url)

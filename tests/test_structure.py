@@ -8,7 +8,7 @@ from django.core.management import call_command
 
 from gateway_site.home import BASE_DIR
 
-ORDER = ["audit", "teams", "billing", "guards", "routing", "gateway_site"]
+ORDER = ["outbound", "audit", "teams", "billing", "guards", "routing", "gateway_site"]
 
 
 def imports_of(path: Path) -> set[str]:

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from routing.upstream.bell import Bell
-from routing.upstream.connection import (
+from outbound.bell import Bell
+from outbound.connection import (
     Broke,
     Connection,
     Malformed,
@@ -25,8 +25,8 @@ from routing.upstream.connection import (
     Unreachable,
     UpstreamFailure,
 )
-from routing.upstream.dial import Dialer
-from routing.upstream.pool import Pool
+from outbound.dial import Dialer
+from outbound.pool import Pool
 
 REQUEST = b"POST /v1/x HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n"
 PLAIN = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"

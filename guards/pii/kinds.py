@@ -10,6 +10,9 @@ WITH_A_FORM = (
     "DATE_TIME",
 )
 
+# Names, which only a model tells: they are looked for where a policy lists them.
+PERSON, LOCATION = NAMES = ("PERSON", "LOCATION")
+
 # National ids, with presidio's class for each. They are looked for where a policy lists them.
 NATIONAL = {
     "AU_ABN": "AuAbnRecognizer",

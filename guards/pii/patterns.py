@@ -33,6 +33,8 @@ _MASTERCARD_2 = Pattern(
     r"\b2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)[- ]?\d{4}[- ]?\d{4}[- ]?\d{4}\b",
     0.3,
 )
+_DIGITS_BEFORE = re.compile(r"(?:\d(?P<gap>-?)|(?<!\d)\d{4}(?P<space> ))\Z")
+_DIGITS_AFTER = re.compile(r"(?:(?P<gap>-?)\d|(?P<space> )\d{4}(?!\d))")
 _SECTION = re.compile(
     r"(?:section|article|version|chapter|clause|paragraph|release|§|\bv)\W*$", re.IGNORECASE
 )
@@ -84,10 +86,20 @@ def _has_context(words: Sequence[str], text: str, start: int) -> bool:
 
 
 def _judge_card(recogniser: PatternRecognizer, text: str) -> Iterator[Judged]:
-    """Not a part of a longer number."""
-    for start, end, score, rule in _judge(recogniser, text):
-        if not re.search(r"\d[ -]?$", text[:start]) and not re.match(r"[ -]?\d", text[end:]):
+    """Not a part of a longer number, as an order's or an account's in groups of four."""
+    found = list(_judge(recogniser, text))
+    edges = {place for start, end, _, _ in found for place in (start, end)}
+    for start, end, score, rule in found:
+        before, after = _DIGITS_BEFORE.search(text, 0, start), _DIGITS_AFTER.match(text, end)
+        is_cut_before = before is not None and _gap(before)[0] not in edges
+        is_cut_after = after is not None and _gap(after)[1] not in edges
+        if not is_cut_before and not is_cut_after:
             yield start, end, score, rule
+
+
+def _gap(found: "re.Match[str]") -> tuple[int, int]:
+    """From where to where nothing stands, or a hyphen or space, between a card's digits and others."""
+    return found.span("gap" if found["gap"] is not None else "space")
 
 
 def _judge_ip(recogniser: PatternRecognizer, text: str) -> Iterator[Judged]:

@@ -11,12 +11,12 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
-from routing.addresses import check_base_url
+from outbound.addresses import check_base_url
+from outbound.bell import Bell
+from outbound.connection import Connection, Origin, UpstreamFailure
+from outbound.pool import Pool
 from routing.providers import base
 from routing.snapshot import Target
-from routing.upstream.bell import Bell
-from routing.upstream.connection import Connection, Origin, UpstreamFailure
-from routing.upstream.pool import Pool
 from teams.errors import GatewayError
 
 logger = logging.getLogger(__name__)

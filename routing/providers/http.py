@@ -7,14 +7,14 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
+from outbound.bell import Bell
+from outbound.connection import Broke, Connection, Origin, Unreachable, UpstreamFailure
+from outbound.pool import Pool
 from routing.providers import base
 from routing.providers.api import Api
 from routing.providers.entra import EntraTokens
 from routing.providers.waits import read_back_in_s
 from routing.snapshot import Target
-from routing.upstream.bell import Bell
-from routing.upstream.connection import Broke, Connection, Origin, Unreachable, UpstreamFailure
-from routing.upstream.pool import Pool
 from teams.errors import GatewayError
 
 _ERROR_BYTES = 64 * 1024

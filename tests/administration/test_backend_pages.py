@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from audit.models import AdminEvent
 from billing.models import PriceEntry
-from routing.credentials import CredentialError, decrypt_credential
+from outbound.credentials import CredentialError, decrypt_credential
 from routing.models import Backend
 from tests.administration.desk import ADDRESS, Desk, body, page
 from tests.factories import BACKEND_SECRET, make_backend, unique

@@ -7,7 +7,7 @@ import pytest
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 
-from routing.credentials import encrypt_credential
+from outbound.credentials import encrypt_credential
 from routing.models import Backend
 from tests.dialects.clients import OpenAIChat
 from tests.dialects.test_failures import caller_of

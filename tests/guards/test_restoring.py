@@ -1,7 +1,7 @@
 """Placeholders become values again, however a backend cuts them, and nothing else changes."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from guards.finding import Finding
 from guards.redaction import Vault
+from routing.answer_pieces import Pieces
 from routing.restoring import Restorer, restore_body
 
 VALUES = ["anna@example.com", '4111 "1111"', "a\\b\n", "<", "<X_1>", "ü€😀"]
@@ -123,9 +124,16 @@ FORMS: dict[str, tuple[str, Callable[[list[str]], Iterator[bytes]]]] = {
 
 
 def relayed(operation: str, frames: list[bytes], vault: Vault, together: int) -> bytes:
-    restorer = Restorer(vault, operation)
+    pieces = Pieces(operation, Restorer(vault))
     groups = [b"".join(frames[at : at + together]) for at in range(0, len(frames), together)]
-    return b"".join(restorer.feed(group) for group in groups)
+    return b"".join(at_once(pieces.feed(group)) for group in groups)
+
+
+def at_once(coroutine: Coroutine[Any, Any, bytes]) -> bytes:
+    """The result of what waits for nothing."""
+    with pytest.raises(StopIteration) as ended:
+        coroutine.send(None)
+    return bytes(ended.value.value)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -173,11 +181,11 @@ def test_what_a_provider_signed_is_left_as_it_is() -> None:
     assert json.loads(restore_body(json.dumps(answer).encode(), vault)) == answer
     delta = {"type": "thinking_delta", "thinking": "<A_1>"}
     thought = {"type": "content_block_delta", "index": 0, "delta": delta}
-    restored = Restorer(vault, "messages").feed(frame(thought, "content_block_delta"))
+    restored = relayed("messages", [frame(thought, "content_block_delta")], vault, 1)
     assert events_of(restored) == [thought]
 
 
 def test_frames_that_hold_no_placeholder_pass_as_they_came() -> None:
     _, vault = redacted(VALUES[0])
     for data in (b": keep-alive", b"data: {broken", b'data: {"a":1.50}', b"data: [1]", b"data: [DONE]"):
-        assert Restorer(vault, "chat").feed(data + b"\n\n") == data + b"\n\n"
+        assert relayed("chat", [data + b"\n\n"], vault, 1) == data + b"\n\n"

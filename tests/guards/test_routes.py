@@ -111,7 +111,7 @@ def answer_text(answer: httpx.Response) -> str:
                     said += choice.get("text") or choice.get("delta", {}).get("content") or ""
             elif isinstance(event.get("delta"), dict):
                 said += event["delta"].get("text", "")
-            elif event["type"] == "response.output_text.delta":
+            elif event.get("type") == "response.output_text.delta":
                 said += event["delta"]
     return said
 

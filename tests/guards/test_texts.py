@@ -14,7 +14,7 @@ CARD = "4111111111111111"
 
 
 def read(body: Any) -> Texts:
-    return Texts(msgspec.json.decode(json.dumps(body), type=dict[str, msgspec.Raw]))
+    return Texts.of_request(msgspec.json.decode(json.dumps(body), type=dict[str, msgspec.Raw]))
 
 
 def found(body: Any) -> list[str]:
@@ -43,7 +43,9 @@ def test_what_may_be_text_is_looked_at(value: Any, is_text: bool) -> None:
 
 
 def test_names_that_look_like_none_are_texts_too() -> None:
-    (text,) = [each for each in read({"input": {"anna@example.com": 1, "plain name": 2}}).all if each.is_name]
+    (text,) = [
+        each for each in read({"input": {"anna@example.com": 1, "plain name": 2}}).all if each.is_fixed
+    ]
     assert (text.text, text.place) == ("anna@example.com", "input.*")
 
 
@@ -57,4 +59,4 @@ def test_other_texts_take_the_places() -> None:
 @pytest.mark.parametrize("raw", ["[" * 200_000 + "]" * 200_000, "1e999"])
 def test_what_cannot_be_read_is_refused(raw: str) -> None:
     with pytest.raises(Unreadable):
-        Texts({"input": msgspec.Raw(raw.encode())})
+        Texts.of_request({"input": msgspec.Raw(raw.encode())})

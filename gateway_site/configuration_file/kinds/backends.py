@@ -9,7 +9,7 @@ from gateway_site.configuration_file.faults import Fault
 from gateway_site.configuration_file.forms import Flag, ListOf, OneOf, Secret, Text, Whole
 from gateway_site.configuration_file.kinds.base import Difference, Row, RowKind
 from gateway_site.configuration_file.schema import Entry, Field
-from routing.credentials import CredentialError, decrypt_credential, encrypt_credential
+from outbound.credentials import CredentialError, decrypt_credential, encrypt_credential
 from routing.models import Backend, Provider
 
 _LONGEST_CREDENTIAL = 2000

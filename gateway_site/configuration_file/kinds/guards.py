@@ -4,7 +4,17 @@ from gateway_site.configuration_file.forms import Flag, ListOf, OneOf, Reference
 from gateway_site.configuration_file.kinds.base import RowKind
 from gateway_site.configuration_file.schema import Field
 from guards.checksums import CHECKSUMS
-from guards.models import GuardAct, GuardKind, GuardPolicy, GuardRule, PolicyTeam, Recogniser
+from guards.models import (
+    Finds,
+    GuardAct,
+    GuardKind,
+    GuardPolicy,
+    GuardRule,
+    LooksAt,
+    PolicyTeam,
+    Recogniser,
+    Streams,
+)
 
 
 class Recognisers(RowKind):
@@ -17,7 +27,10 @@ class Recognisers(RowKind):
     fields = (
         Field("name", Text(), "a-z, 0-9 and hyphens."),
         Field("type", Text(), "What it finds, as rules list it: `EMPLOYEE_ID`.", is_needed=True),
-        Field("pattern", Text(), "An expression. It may not look around itself.", is_needed=True),
+        Field("guard", OneOf(Finds.values), "The guard that it is for. A new one is for `pii`."),
+        Field("pattern", Text(), "An expression. It may not look around itself."),
+        Field("keywords", ListOf(Text()), "In place of an expression: words or phrases, in whatever case."),
+        Field("examples", ListOf(Text()), "Of a topic, in place of both: texts about it."),
         Field("ignores_case", Flag(), "`true`: capital letters make no difference."),
         Field("words", ListOf(Text()), "One of them must stand within 100 characters. Empty: nothing need."),
         Field("checksum", OneOf(["", *CHECKSUMS]), 'What the digits must satisfy. "": nothing.'),
@@ -37,6 +50,11 @@ class GuardPolicies(RowKind):
         Field("name", Text(), "a-z, 0-9 and hyphens."),
         Field("description", Text(), "For people."),
         Field("is_default", Flag(), "`true`: it applies to every team that has none of its own."),
+        Field(
+            "streams",
+            OneOf(Streams.values),
+            "`hold`: streamed answers are looked through before they are passed on. `cut`: they end at a finding.",
+        ),
     )
 
 
@@ -46,21 +64,27 @@ class GuardRules(RowKind):
     section = "guard_rules"
     noun = "guard rule"
     model = GuardRule
-    identity = ("policy", "guard")
+    identity = ("policy", "looks_at", "guard")
     paths = {"policy": "policy__name"}
     fields = (
         Field("policy", Reference("guard_policies"), "The policy that it belongs to."),
+        Field("looks_at", OneOf(LooksAt.values), "What it looks through."),
         Field("guard", OneOf(GuardKind.values), "Which guard looks."),
         Field("act", OneOf(GuardAct.values), "What is done about a finding. A new one has `observe`."),
-        Field("types", ListOf(Text()), "What it looks for. Empty: the usual kinds."),
+        Field(
+            "types",
+            ListOf(Text()),
+            "What it looks for. Empty: the usual kinds, and all of your own content and topics.",
+        ),
         Field(
             "threshold_percent",
             Whole(),
-            "Findings that are less sure are none. Null: 80 for `injection`, else 0.",
+            "Findings that are less sure are none. Null: 80 for `injection`, 60 for `leak`, 50 for `topics`, else 0.",
             is_nullable=True,
         ),
         Field("fails_open", Flag(), "`true`: when the guard cannot look, the call passes."),
         Field("restores", Flag(), "`true`: values are put back in the answer. A new one has `true`."),
+        Field("tags", ListOf(Text()), "What a backend must have to serve a request with a finding."),
     )
 
     def known_names(self) -> set[str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from routing.credentials import CredentialError
+from outbound.credentials import CredentialError
 from routing.services import rotate_credentials
 
 

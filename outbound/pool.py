@@ -4,8 +4,8 @@ import asyncio
 import time
 from collections import defaultdict, deque
 
-from routing.upstream.connection import USUAL_REST, Connection, Origin, Rest
-from routing.upstream.dial import Dialer
+from outbound.connection import USUAL_REST, Connection, Origin, Rest
+from outbound.dial import Dialer
 
 _SWEEP_S = 1.0
 

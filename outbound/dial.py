@@ -7,8 +7,8 @@ import time
 from collections.abc import Collection, Sequence
 from ipaddress import ip_address
 
-from routing.addresses import check_address, is_private_allowed
-from routing.upstream.connection import Connection, Origin, Unreachable
+from outbound.addresses import check_address, is_private_allowed
+from outbound.connection import Connection, Origin, Unreachable
 
 _RESOLVED_S = 10.0  # how long a resolved name is believed
 
