@@ -34,7 +34,7 @@ SECTIONS = (
     Section("catalogue", "Catalogue", ("routing.cataloguemodel", "routing.grant")),
     Section("backends", "Backends and routes", ("routing.backend", "routing.route")),
     Section("limits", "Limits and budgets", ("billing.limit", "billing.budget")),
-    Section("guards", "Guards", ("guards.guardpolicy", "guards.recogniser")),
+    Section("guards", "Guards", ("guards.guardpolicy", "guards.recogniser", "guards.externalguard")),
     Section("prices", "Prices", ("billing.priceentry", "billing.listprice")),
     Section(
         "ledger",

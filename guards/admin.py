@@ -8,8 +8,9 @@ from django.contrib.postgres.forms import SimpleArrayField
 from django.http import HttpRequest
 
 from audit.admin_trail import AuditedAdmin
-from guards.models import Finds, GuardPolicy, GuardRule, PolicyTeam, Recogniser
+from guards.models import ExternalGuard, Finds, GuardPolicy, GuardRule, PolicyTeam, Recogniser
 from guards.topics import max_nearness
+from outbound.credential_form import SECRETS, CredentialForm
 
 if TYPE_CHECKING:
     TabularInline = admin.TabularInline[Any, Any]
@@ -124,3 +125,33 @@ class RecogniserAdmin(AuditedAdmin):
             if recogniser.keywords
             else f"{len(recogniser.examples)} examples"
         )
+
+
+@admin.register(ExternalGuard)
+class ExternalGuardAdmin(AuditedAdmin):
+    """Services elsewhere that policies may name."""
+
+    form = CredentialForm
+    list_display = ["name", "form_name", "base_url", "credential_state", "is_active"]
+    list_filter = ["form", "is_active"]
+    search_fields = ["name", "base_url"]
+    readonly_fields = ["credential_state"]
+
+    @admin.display(description="Service", ordering="form")
+    def form_name(self, external: ExternalGuard) -> str:
+        """Which service it is."""
+        return external.get_form_display()
+
+    @admin.display(description="Credential in use")
+    def credential_state(self, external: ExternalGuard) -> str:
+        """Where the credential comes from."""
+        return external.credential_state
+
+    def get_fieldsets(self, request: HttpRequest, obj: ExternalGuard | None = None) -> Any:
+        """Who may only look sees no field for a secret."""
+        may_write = self.has_change_permission(request, obj) if obj else self.has_add_permission(request)
+        secrets = SECRETS if may_write else ()
+        return [
+            (None, {"fields": ["name", "form", "base_url", "setting", "timeout_ms", "is_active"]}),
+            ("Credential", {"fields": ["credential_state", *secrets, "credential_reference"]}),
+        ]

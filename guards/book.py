@@ -7,19 +7,32 @@ import msgspec
 
 from guards.custom import Custom
 from guards.expressions import ExpressionError
-from guards.models import Finds, GuardPolicy, GuardRule, LooksAt, PolicyTeam, Recogniser, Streams
+from guards.external.base import External
+from guards.models import (
+    ExternalGuard,
+    Finds,
+    GuardPolicy,
+    GuardRule,
+    LooksAt,
+    PolicyTeam,
+    Recogniser,
+    Streams,
+)
 from guards.policy import Policy, Rules
 from guards.scanner import NOTHING, Wanted
+from outbound.addresses import ForbiddenAddress
+from outbound.credentials import CredentialError
 
 logger = logging.getLogger(__name__)
 
 
 class GuardBook(msgspec.Struct, frozen=True):
-    """`wanted`: what any of the policies looks for."""
+    """`wanted`: what any of the policies looks for; `externals` are those that can be asked, by name."""
 
     default: Policy | None = None
     by_team: Mapping[int, Policy] = {}
     wanted: Wanted = NOTHING
+    externals: Mapping[str, External] = {}
 
     def policy_of(self, team_id: int) -> Policy | None:
         """The team's own, else the default; None where nothing is looked for."""
@@ -47,7 +60,18 @@ def read_guards() -> GuardBook:
     own = Recogniser.objects.filter(is_active=True, type__in=types)
     customs = [row.to_custom() for row in own if row.guard != Finds.TOPICS]
     topics = tuple(row.to_topic() for row in own if row.guard == Finds.TOPICS)
-    return GuardBook(default, by_team, Wanted(types, tuple(filter(_is_usable, customs)), topics))
+    wanted = Wanted(types, tuple(filter(_is_usable, customs)), topics)
+    return GuardBook(default, by_team, wanted, _read_externals())
+
+
+def _read_externals() -> dict[str, External]:
+    externals = {}
+    for row in ExternalGuard.objects.filter(is_active=True):
+        try:
+            externals[row.name] = row.to_external()
+        except (CredentialError, ForbiddenAddress) as error:
+            logger.error("The external guard %s cannot be asked: %s", row.name, error)
+    return externals
 
 
 def _to_policy(row: GuardPolicy, rules: Iterable[GuardRule]) -> Policy:

@@ -19,6 +19,7 @@ class Guard(StrEnum):
     REQUIRED = "required"
     SCHEMA = "schema"
     LEAK = "leak"
+    EXTERNAL = "external"
 
 
 # Guards that find values; what one of them finds in the midst of another is the other's.

@@ -58,13 +58,21 @@ class Rules(msgspec.Struct, frozen=True):
 
     @property
     def types(self) -> frozenset[str]:
-        """All that they look for."""
-        return frozenset().union(*[rule.types for rule in self.by_guard.values()])
+        """All that they look for by themselves."""
+        own = [rule.types for guard, rule in self.by_guard.items() if guard != Guard.EXTERNAL]
+        return frozenset().union(*own)
+
+    @property
+    def externals(self) -> frozenset[str]:
+        """The external guards that are asked, by name."""
+        rule = self.by_guard.get(Guard.EXTERNAL)
+        return frozenset() if rule is None else rule.types
 
     @property
     def fail_open(self) -> bool:
-        """Whether what cannot be looked through passes: only if each rule says so."""
-        return all(rule.fails_open for rule in self.by_guard.values())
+        """Whether what cannot be looked through passes: only if each rule says so. An external guard has its own
+        say."""
+        return all(rule.fails_open for guard, rule in self.by_guard.items() if guard != Guard.EXTERNAL)
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -96,6 +104,7 @@ KNOWN: dict[Guard, tuple[str, ...]] = {
     Guard.REQUIRED: (),
     Guard.SCHEMA: (JSON_SCHEMA,),
     Guard.LEAK: (SYSTEM_PROMPT,),
+    Guard.EXTERNAL: (),
 }
 USUAL = KNOWN | {Guard.PII: tuple(kind for kind in WITH_A_FORM if kind != "DATE_TIME")}
 # How sure a finding must be, unless a policy says it.

@@ -1,17 +1,15 @@
 """Administration pages of the catalogue, grants, routes and backends."""
 
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from django import forms
 from django.contrib import admin
-from django.core.exceptions import ValidationError
 from django.db.models import Q
 from django.http import HttpRequest
 
 from audit.admin_trail import AuditedAdmin
 from billing.models import PriceEntry
-from outbound.credentials import CredentialError, decrypt_credential, encrypt_credential
+from outbound.credential_form import SECRETS, CredentialForm
 from routing.draining import drain_backend, undrain_backend
 from routing.health.seen import read_seen
 from routing.models import (
@@ -122,16 +120,8 @@ class BreakerRuleInline(TabularInline):
     extra = 0
 
 
-class BackendForm(ModelForm):
+class BackendForm(CredentialForm):
     """A backend, with its credential to write and never to read."""
-
-    credential = forms.CharField(
-        required=False,
-        max_length=2000,
-        widget=forms.PasswordInput(render_value=False, attrs={"autocomplete": "new-password", "size": 60}),
-        help_text="Stored encrypted, for this address's host only, and never shown. Empty: keep what is stored.",
-    )
-    remove_credential = forms.BooleanField(required=False, label="Remove the stored credential")
 
     class Meta:
         model = Backend
@@ -147,50 +137,6 @@ class BackendForm(ModelForm):
             "total_timeout_s": "Total",
             "longest_trip_s": "Left alone at most (s)",
         }
-
-    def clean_credential(self) -> str:
-        """Only what fits into a header; the message does not repeat it."""
-        secret: str = self.cleaned_data["credential"]
-        if not (secret.isascii() and (secret.isprintable())):
-            raise ValidationError("Use printable ASCII characters only.")
-        return secret
-
-    def clean(self) -> dict[str, Any]:
-        """Put the credential that will hold into the instance, before the model checks itself."""
-        super().clean()
-        secret, remove = self.cleaned_data.get("credential"), self.cleaned_data.get("remove_credential")
-        base_url = self.cleaned_data.get("base_url", "")
-        if secret and remove:
-            self.add_error("remove_credential", "Enter a credential or remove it, not both.")
-        elif remove:
-            self.instance.credential_encrypted = None
-        elif secret and _has_host(base_url):
-            self.instance.credential_encrypted = encrypt_credential(secret, base_url)
-        elif not secret and "base_url" in self.changed_data and _has_host(base_url):
-            self._check_stored(base_url)
-        return self.cleaned_data
-
-    def _check_stored(self, base_url: str) -> None:
-        stored = self.instance.credential_encrypted
-        try:
-            if stored is not None:
-                decrypt_credential(bytes(stored), base_url)
-        except CredentialError as error:
-            self.add_error("credential", f"The address has changed. {error}")
-
-    def _post_clean(self) -> None:
-        """Say so when a credential has to be entered again: a password field comes back empty."""
-        super()._post_clean()  # type: ignore[misc]
-        if self.errors and self.cleaned_data.get("credential"):
-            self.add_error("credential", "Nothing was saved. Enter the credential again.")
-
-
-def _has_host(base_url: str) -> bool:
-    """Whether a credential can be bound to it; what else is wrong with it the model says."""
-    try:
-        return bool(urlsplit(base_url).netloc)
-    except ValueError:
-        return False
 
 
 _ENTRA = ("entra_tenant", "entra_client_id")
@@ -268,14 +214,12 @@ class BackendAdmin(ConfirmingAdmin):
     @admin.display(description="Credential in use")
     def credential_state(self, backend: Backend) -> str:
         """Where the credential comes from."""
-        if backend.credential_encrypted is not None:
-            return "Stored"
-        return "By reference" if backend.credential_reference else "None"
+        return backend.credential_state
 
     def get_fieldsets(self, request: HttpRequest, obj: Backend | None = None) -> Any:
         """Who may only look sees no field for a secret."""
         may_write = self.has_change_permission(request, obj) if obj else self.has_add_permission(request)
-        secrets = ["credential", "remove_credential"] if may_write else []
+        secrets = SECRETS if may_write else ()
         return [
             (
                 None,

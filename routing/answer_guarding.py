@@ -19,11 +19,12 @@ from guards.texts import Text, Texts
 from routing.answer_pieces import Pieces, TextKey, encode_event, is_answer
 from routing.endpoints.base import Request
 from routing.gateway import Gateway
-from routing.guarding import note, read_texts, scan_or_pass
+from routing.guarding import ask_elsewhere, look_elsewhere, note, read_texts, scan_or_pass
 from routing.trace import Trace
 from teams.errors import field_invalid, guard_blocked
 
 STEP = 120  # characters of a text that are looked through at a time
+_STEP_ELSEWHERE = 1_000  # where external guards look: each piece is a call
 _OVERLAP = (
     160  # what is looked for fits into so many, but for keys and the like, which are held from their start on
 )
@@ -76,6 +77,7 @@ class AnswerGuard:
         looked = look(texts, self._rules, found, trace.vault)
         note(self._gateway, looked.noted, trace)
         _refuse(looked.blocked)
+        _refuse((await look_elsewhere(self._gateway, texts, self._rules, Side.ANSWER, trace)).blocked)
         return body if looked.vault is None else encode_event(answer)
 
     async def find(self, texts: list[str], trace: Trace) -> list[Sequence[Finding]]:
@@ -109,10 +111,10 @@ class AnswerGuard:
 
 class _Seen:
     """What is known of one streamed text. `before`: what of it has been looked through and given out, its last part;
-    `fresh`: what was given out unseen."""
+    `told`: the same as it was given out; `fresh`: what was given out unseen."""
 
     def __init__(self) -> None:
-        self.before = self.fresh = ""
+        self.before = self.told = self.fresh = ""
         self.whole: list[str] = []
         self.kinds: set[str] = set()  # that are in it
         self.noted: set[tuple[str, str]] = set()  # of the text itself, by guard and type
@@ -131,6 +133,7 @@ class _Watch:
         redacts = any(rule.act is Act.REDACT for rule in self._rules.by_guard.values())
         self._cuts = policy.cuts_streams and not redacts
         self._holds_all = holds_all and not self._cuts
+        self._step = _STEP_ELSEWHERE if self._rules.externals else STEP
         self._seen: dict[TextKey, _Seen] = {}
 
     async def take(self, text: TextKey, said: str, *, ends: bool) -> tuple[str, int]:
@@ -138,9 +141,10 @@ class _Watch:
         if not self._cuts:
             return await self._hold(seen, text, said, ends=ends)
         seen.fresh += said
-        if ends or len(seen.fresh) >= STEP:
+        if ends or len(seen.fresh) >= self._step:
             found = await self._find(seen, text, seen.fresh, ends=ends)
             self._act(seen, found, len(seen.before))
+            await self._look_elsewhere(seen, seen.fresh)
             self._advance(seen, seen.fresh)
             seen.fresh = ""
         return said, len(said)
@@ -162,7 +166,7 @@ class _Watch:
         return looked.vault is not None
 
     async def _hold(self, seen: _Seen, text: TextKey, said: str, *, ends: bool) -> tuple[str, int]:
-        if not ends and (self._holds_all or len(said) < STEP + _OVERLAP):
+        if not ends and (self._holds_all or len(said) < self._step + _OVERLAP):
             return "", 0
         found = await self._find(seen, text, said, ends=ends)
         shift, cut = len(seen.before), len(said) if ends else len(said) - _OVERLAP
@@ -174,6 +178,7 @@ class _Watch:
         told = said[:cut]
         if redacted:
             told = redact(told, [_moved(each, -shift, cut) for each in redacted], self._rules, self._vault())
+        await self._look_elsewhere(seen, told)
         self._advance(seen, said[:cut])
         return told, cut
 
@@ -202,6 +207,16 @@ class _Watch:
         note(self._gateway, notes.all(), self._trace)
         _refuse(notes.blocked)
         return redacted
+
+    async def _look_elsewhere(self, seen: _Seen, told: str) -> None:
+        """Have external guards look at a piece as it is told, with what was told before it."""
+        if not told.strip():
+            return
+        for name in sorted(self._rules.externals):
+            pieces = [seen.told + told]
+            (found,) = await ask_elsewhere(self._gateway, name, self._rules, pieces, Side.ANSWER, self._trace)
+            self._act(seen, wanted_of(found, self._rules), 0)
+        seen.told = (seen.told + told)[-_CONTEXT:]
 
     def _advance(self, seen: _Seen, told: str) -> None:
         seen.before = (seen.before + told)[-_CONTEXT:]

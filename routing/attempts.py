@@ -14,11 +14,11 @@ from billing.admission.account import AdmittedKind
 from billing.admission.holds import Amounts
 from billing.estimate import Estimate
 from billing.usage import NOTHING_USED, Usage
+from outbound.breaker import Outcome
 from routing.dialects.table import prepare
 from routing.endpoints.base import Request
 from routing.gateway import Gateway
 from routing.health.board import NOT_SENT, Attempt, End
-from routing.health.breaker import Outcome
 from routing.providers.base import is_backends_fault
 from routing.reach import Reach
 from routing.resilience_models import FallbackCause

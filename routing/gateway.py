@@ -26,6 +26,7 @@ from billing.refusals import RefusalBundles
 from billing.spool import Spool, SpoolFull, sync_files
 from billing.tokens import TokenCounter, load_counter
 from billing.usage import Usage
+from guards.external.asking import Externals
 from guards.runner import Runner
 from outbound.dial import Dialer
 from outbound.pool import Pool
@@ -144,6 +145,7 @@ class Gateway:
         self.ledger: Ledger
         self.admissions: Admissions
         self.guards = Runner(options.guard_s)
+        self.externals: Externals
         self._counters = DatabaseThreads(1)  # sums of a rebuild hold up no look-up of a key
         self.metrics: Metrics
         self.board = Board()
@@ -171,6 +173,7 @@ class Gateway:
         self._backend_news = BackendNews(self.board, options.redis_url, events.take)
         self.counter = await asyncio.to_thread(load_counter)
         self._pool = Pool(Dialer(options.private_backends))
+        self.externals = Externals(self._pool)
         tokens = EntraTokens(self._pool, options.entra_authority)
         self._providers = {
             name: HttpProvider(api, self._pool, tokens, max_answer_bytes=options.max_answer_bytes)

@@ -4,7 +4,8 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-from guards.finding import Finding
+from guards.external.asking import ExternalAway
+from guards.finding import Finding, Guard
 from guards.look import Looked, Noted, look
 from guards.policy import Rules, Side
 from guards.runner import GuardsAway
@@ -36,6 +37,9 @@ async def guard(gateway: Gateway, call: Call, request: Request, trace: Trace) ->
     looked = look(texts, policy.request, found)
     note(gateway, looked.noted, trace)
     trace.vault, trace.tags = looked.vault, looked.tags
+    if not looked.blocked:  # what is refused, and what is redacted, is nobody else's business
+        looked = await look_elsewhere(gateway, texts, policy.request, Side.REQUEST, trace)
+        trace.tags |= looked.tags
     return resume(looked, texts, request, gateway.options.bounds, call.path_model)
 
 
@@ -64,16 +68,55 @@ async def scan_or_pass(
 ) -> list[Sequence[Finding]]:
     """What is in each text; nothing where the guards cannot look and each of the rules lets that pass, which is noted.
     `keeps`: texts that may come again. Raises GatewayError."""
+    if not rules.types:
+        return [()] * len(texts)
     try:
         return await gateway.guards.scan(texts, keeps=keeps)
     except GuardsAway as error:
-        if not rules.fail_open:
-            message = "A guard cannot look: %s."
-            logger.warning(message, error, extra={"request_id": str(trace.request_id)})
-            raise guards_unavailable() from None
-        unseen = [Noted(name, "", "", "", UNAVAILABLE, 0.0) for name in rules.by_guard]
+        _refuse_unseen(str(error), trace, passes=rules.fail_open)
+        unseen = [
+            Noted(name, "", "", "", UNAVAILABLE, 0.0) for name in rules.by_guard if name != Guard.EXTERNAL
+        ]
         note(gateway, [each for each in unseen if each not in trace.findings], trace)
         return [()] * len(texts)
+
+
+async def look_elsewhere(gateway: Gateway, texts: Texts, rules: Rules, side: Side, trace: Trace) -> Looked:
+    """What the external guards that the rules name find in texts as they are now; noted. What the application itself
+    says is not told to them. Raises GatewayError where one cannot be asked and its rule does not let that pass."""
+    if not rules.externals:
+        return Looked([], [])
+    told = [text for text in texts.all if not text.is_own]
+    found: dict[int, list[Finding]] = {id(text): [] for text in texts.all}
+    for name in sorted(rules.externals) if told else ():
+        said = await ask_elsewhere(gateway, name, rules, [text.text for text in told], side, trace)
+        for text, its in zip(told, said, strict=True):
+            found[id(text)] += its
+    looked = look(texts, rules, [found[id(text)] for text in texts.all])
+    note(gateway, looked.noted, trace)
+    return looked
+
+
+async def ask_elsewhere(
+    gateway: Gateway, name: str, rules: Rules, texts: list[str], side: Side, trace: Trace
+) -> list[list[Finding]]:
+    """What one external guard finds in each text; nothing, noted, where it cannot be asked and its rule lets that pass.
+    Raises GatewayError."""
+    try:
+        if (external := gateway.guards.book.externals.get(name)) is None:
+            raise ExternalAway(f"{name} is not there, or not active")
+        return await gateway.externals.find(external, texts, side)
+    except ExternalAway as error:
+        _refuse_unseen(str(error), trace, passes=rules.by_guard[Guard.EXTERNAL].fails_open)
+        unseen = Noted(Guard.EXTERNAL, name, "", "", UNAVAILABLE, 0.0)
+        note(gateway, [] if unseen in trace.findings else [unseen], trace)
+        return [[] for _ in texts]
+
+
+def _refuse_unseen(why: str, trace: Trace, *, passes: bool) -> None:
+    logger.warning("A guard cannot look: %s.", why, extra={"request_id": str(trace.request_id)})
+    if not passes:
+        raise guards_unavailable()
 
 
 def note(gateway: Gateway, noted: Sequence[Noted], trace: Trace) -> None:

@@ -8,8 +8,7 @@ from django.db.models import Q
 
 from billing.queries import is_listed
 from billing.rule_models import Budget, Limit
-from outbound.addresses import ForbiddenAddress, check_base_url
-from outbound.credentials import CredentialError, check_reference
+from outbound.credential_fields import Called
 from routing.resilience_models import BreakerRule, ContentRoute, Fallback, FallbackCause, Suit
 from teams.key_rules import validate_model_name, validate_tags
 
@@ -164,7 +163,7 @@ def _seconds(default: int, meaning: str) -> "models.PositiveIntegerField[int, in
 _validate_entra_name = RegexValidator(r"\A[0-9A-Za-z.-]+\Z", "Use letters, digits, dots and hyphens.")
 
 
-class Backend(models.Model):
+class Backend(Called):
     """One deployment at one provider. Its credential is stored encrypted, or named by reference, never shown."""
 
     name = models.CharField(max_length=63, unique=True, validators=[validate_model_name])
@@ -206,12 +205,6 @@ class Backend(models.Model):
         validators=[_validate_entra_name],
         help_text="Azure: the application (client) whose secret it is.",
     )
-    credential_reference = models.CharField(
-        max_length=500,
-        blank=True,
-        help_text="env:GATEWAY_CREDENTIAL_... or file:/run/secrets/..., instead of a stored credential.",
-    )
-    credential_encrypted = models.BinaryField(null=True, blank=True, editable=False)
     connect_timeout_s = _seconds(5, "To open a connection.")
     first_byte_timeout_s = _seconds(120, "From sending a streamed request to its first byte.")
     idle_timeout_s = _seconds(60, "Between two pieces of a stream.")
@@ -368,23 +361,14 @@ class Backend(models.Model):
 
     def clean(self) -> None:
         """Check what the administrator typed: the address, the form of the reference, the place in the list."""
-        errors: dict[str, str] = {}
-        try:
-            check_base_url(self.base_url)
-        except ForbiddenAddress as error:
-            errors["base_url"] = str(error)
-        try:
-            check_reference(self.credential_reference)
-        except CredentialError as error:
-            errors["credential_reference"] = str(error)
-        if self.credential_reference and self.credential_encrypted:
-            errors["credential_reference"] = "Give a reference or a stored credential, not both."
+        super().clean()
         if self.list_price_provider and not is_listed(self.list_price_provider, self.listed_model):
-            errors["list_price_provider"] = (
-                f"The list has no price of {self.list_price_provider}/{self.listed_model}."
+            raise ValidationError(
+                {
+                    "list_price_provider": "The list has no price of "
+                    f"{self.list_price_provider}/{self.listed_model}."
+                }
             )
-        if errors:
-            raise ValidationError(errors)
 
 
 class Route(models.Model):

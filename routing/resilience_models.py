@@ -5,7 +5,7 @@ from django.core.validators import MaxValueValidator, MinValueValidator, RegexVa
 from django.db import models
 from django.db.models import F, Q
 
-from routing.health.breaker import Rule, parse_statuses
+from outbound.breaker import Rule, parse_statuses
 
 MOST_INTERVAL_S = 3600
 MOST_RULE_TRIP_S = 24 * 3600

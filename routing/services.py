@@ -1,4 +1,4 @@
-"""Writes to backends; each with its administrative event in one transaction."""
+"""Writes to backends and what else is called; each with its administrative event in one transaction."""
 
 import logging
 from collections import Counter
@@ -8,10 +8,13 @@ from enum import Enum, auto
 from django.db import transaction
 
 from audit.services import record_event
+from guards.models import ExternalGuard
 from outbound.credentials import CredentialError, needs_rotation, rotate_credential
 from routing.models import Backend
 
 logger = logging.getLogger(__name__)
+
+_WITH_CREDENTIALS: tuple[type[Backend | ExternalGuard], ...] = (Backend, ExternalGuard)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,36 +39,39 @@ def rotate_credentials(*, actor: str, batch_size: int = 100) -> Rotation:
     lock. A credential that cannot be read is left as it is. Raises CredentialError when there is no usable key.
     """
     outcomes: list[tuple[str, _Outcome]] = []
-    last = 0
-    while batch := _list_stored(after=last, most=batch_size):
-        outcomes += _rotate_batch(batch, actor)
-        last = batch[-1]
+    for model in _WITH_CREDENTIALS:
+        last = 0
+        while batch := _list_stored(model, after=last, most=batch_size):
+            outcomes += _rotate_batch(model, batch, actor)
+            last = batch[-1]
     counts = Counter(outcome for _, outcome in outcomes)
     unreadable = tuple(name for name, outcome in outcomes if outcome is _Outcome.UNREADABLE)
     return Rotation(counts[_Outcome.ROTATED], counts[_Outcome.CURRENT], unreadable)
 
 
-def _list_stored(*, after: int, most: int) -> list[int]:
-    stored = Backend.objects.filter(pk__gt=after).exclude(credential_encrypted=None)
+def _list_stored(model: type[Backend | ExternalGuard], *, after: int, most: int) -> list[int]:
+    stored = model.objects.filter(pk__gt=after).exclude(credential_encrypted=None)
     return list(stored.order_by("pk").values_list("pk", flat=True)[:most])
 
 
 @transaction.atomic
-def _rotate_batch(ids: list[int], actor: str) -> list[tuple[str, _Outcome]]:
-    backends = Backend.objects.select_for_update().filter(pk__in=ids).exclude(credential_encrypted=None)
-    return [(backend.name, _rotate(backend, actor)) for backend in backends.order_by("pk")]
+def _rotate_batch(
+    model: type[Backend | ExternalGuard], ids: list[int], actor: str
+) -> list[tuple[str, _Outcome]]:
+    rows = model.objects.select_for_update().filter(pk__in=ids).exclude(credential_encrypted=None)
+    return [(row.name, _rotate(row, actor)) for row in rows.order_by("pk")]
 
 
-def _rotate(backend: Backend, actor: str) -> _Outcome:
-    encrypted = bytes(backend.credential_encrypted or b"")
+def _rotate(row: Backend | ExternalGuard, actor: str) -> _Outcome:
+    encrypted = bytes(row.credential_encrypted or b"")
     if not needs_rotation(encrypted):
         return _Outcome.CURRENT
     try:
-        backend.credential_encrypted = rotate_credential(encrypted)
+        row.credential_encrypted = rotate_credential(encrypted)
     except CredentialError as error:
-        logger.error("A credential was not rotated: %s", error, extra={"backend": backend.name})
+        logger.error("A credential was not rotated: %s", error, extra={"backend": row.name})
         return _Outcome.UNREADABLE
-    backend.save(update_fields=["credential_encrypted"])
+    row.save(update_fields=["credential_encrypted"])
     event = {"credential_encrypted": "set"}, {"credential_encrypted": "encrypted anew"}
-    record_event(actor, "backend.rotate_credential", backend, before=event[0], after=event[1])
+    record_event(actor, f"{row._meta.model_name}.rotate_credential", row, before=event[0], after=event[1])
     return _Outcome.ROTATED

@@ -12,10 +12,10 @@ from billing.admission.books import NO_BOOKS, Books, read_books
 from billing.models import ListPrice, PriceEntry
 from billing.money import Price, nanousd_per_million, price_at
 from guards.book import NO_GUARDS, GuardBook, read_guards
-from outbound.addresses import ForbiddenAddress, check_base_url
+from outbound.addresses import ForbiddenAddress
+from outbound.breaker import USUAL, Rule
 from outbound.connection import USUAL_REST, Rest
-from outbound.credentials import CredentialError, resolve_credential
-from routing.health.breaker import USUAL, Rule
+from outbound.credentials import CredentialError
 from routing.health.quota import NO_QUOTA, Quota
 from routing.models import Backend, CatalogueModel, ContentRoute, Fallback, Grant, ModelAlias, Route
 from teams.models import ConfigurationVersion
@@ -222,15 +222,13 @@ def _load_list_prices(backends: list[Backend]) -> dict[tuple[str, str], list[Pri
 
 
 def _target(backend: Backend, prices: tuple[Price, ...], list_prices: tuple[Price, ...]) -> Target:
-    check_base_url(backend.base_url)
-    encrypted = None if backend.credential_encrypted is None else bytes(backend.credential_encrypted)
     return Target(
         backend_id=backend.pk,
         name=backend.name,
         provider=backend.provider,
         base_url=backend.base_url.rstrip("/"),
         upstream_model=backend.upstream_model,
-        credential=resolve_credential(backend.credential_reference, encrypted, backend.base_url),
+        credential=backend.resolve(),
         connect_timeout_s=backend.connect_timeout_s,
         first_byte_timeout_s=backend.first_byte_timeout_s,
         idle_timeout_s=backend.idle_timeout_s,

@@ -178,6 +178,7 @@ MODEL_RIGHTS: Mapping[str, ModelRights] = MappingProxyType(
         "guards.guardrule": _managed(A.GUARD_VIEW, A.GUARD_MANAGE),
         "guards.policyteam": _managed(A.GUARD_VIEW, A.GUARD_MANAGE),
         "guards.recogniser": _managed(A.GUARD_VIEW, A.GUARD_MANAGE),
+        "guards.externalguard": _managed(A.GUARD_VIEW, A.GUARD_MANAGE),
         # To roles of the platform only, until there are pages for those of departments and teams.
         "billing.limit": _managed(A.LIMIT_VIEW, A.LIMIT_MANAGE),
         "billing.budget": _managed(A.BUDGET_VIEW, A.BUDGET_MANAGE),

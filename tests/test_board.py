@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
+from outbound.breaker import Outcome
 from routing.health.board import Board, End
-from routing.health.breaker import Outcome
 from tests.test_choice import member
 
 TARGET = member(1).target

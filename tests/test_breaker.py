@@ -2,7 +2,7 @@
 
 import pytest
 
-from routing.health.breaker import RETURN_S, Breaker, Outcome, Rule, State
+from outbound.breaker import RETURN_S, Breaker, Outcome, Rule, State
 
 GOOD, BAD = Outcome(200), Outcome(500)
 RULE = Rule(failures=3, percent=50, interval_s=10, trip_s=10)

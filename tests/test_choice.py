@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 import pytest
 
 from billing.money import Price
+from outbound.breaker import RETURN_S, Outcome
 from routing.choice import Chooser
 from routing.health.board import Board, End
-from routing.health.breaker import RETURN_S, Outcome
 from routing.models import Strategy
 from routing.snapshot import Member, ServedModel, Target
 

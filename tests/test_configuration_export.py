@@ -94,6 +94,16 @@ def document() -> dict[str, list[dict[str, Any]]]:
             {"name": "heron", "type": "HERON", "guard": "content", "keywords": ["Blue Heron", "BH-1"]},
             {"name": "shares", "type": "SHARES", "guard": "topics", "examples": ["Which shares?", "Buy, or sell"]},
         ],
+        "external_guards": [
+            {"name": "LAKERA", "form": "lakera", "base_url": "https://api.lakera.ai", "setting": "p-1"},
+            {
+                "name": "OURS",
+                "form": "http",
+                "base_url": "https://guard.example/classify",
+                "credential_reference": "env:GATEWAY_CREDENTIAL_GUARD",
+                "timeout_ms": 500,
+            },
+        ],
         "guard_policies": [
             {"name": "strict", "description": "For all", "is_default": True, "streams": "cut"},
         ],
@@ -108,6 +118,7 @@ def document() -> dict[str, list[dict[str, Any]]]:
             },
             {"policy": "strict", "looks_at": "request", "guard": "injection", "act": "block", "threshold_percent": 95},
             {"policy": "strict", "looks_at": "answer", "guard": "content", "types": ["HERON"]},
+            {"policy": "strict", "looks_at": "request", "guard": "external", "types": ["LAKERA", "OURS"]},
         ],
         "policy_teams": [{"team": "t", "policy": "strict"}],
         "content_routes": [{"model": "n", "suit": "code", "to": "m"}],

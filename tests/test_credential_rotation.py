@@ -13,6 +13,7 @@ from django.db import connection, transaction
 from django.test import override_settings
 
 from audit.models import AdminEvent
+from guards.models import ExternalGuard
 from outbound.credentials import CredentialError, decrypt_credential, encrypt_credential
 from routing.models import Backend
 from routing.services import rotate_credentials
@@ -137,3 +138,22 @@ def test_without_a_usable_key_it_refuses(keys: tuple[str, ...]) -> None:
 def test_a_batch_has_at_least_one_row() -> None:
     with pytest.raises(CommandError, match="at least 1"):
         call_command("rotate_credentials", batch_size=0)
+
+
+def test_external_guards_are_rotated_as_well(new_keys: tuple[str, ...]) -> None:
+    guard = ExternalGuard.objects.create(
+        name="ROTATED",
+        form="lakera",
+        base_url=URL,
+        credential_encrypted=encrypt_credential(BACKEND_SECRET, URL),
+    )
+    try:
+        with override_settings(GATEWAY_FIELD_KEYS=new_keys):
+            rotate()
+        with override_settings(GATEWAY_FIELD_KEYS=new_keys[:1]):
+            guard.refresh_from_db()
+            assert decrypt_credential(bytes(guard.credential_encrypted or b""), URL) == BACKEND_SECRET
+        event = AdminEvent.objects.filter(action="externalguard.rotate_credential").latest("at")
+        assert event.object_id == str(guard.pk)
+    finally:
+        guard.delete()

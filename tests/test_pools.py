@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from audit.models import AdminEvent
-from routing.health.breaker import RETURN_S
+from outbound.breaker import RETURN_S
 from routing.health.seen import read_seen
 from routing.models import Backend, BreakerRule, CatalogueModel, Route
 from tests.administration.desk import Desk

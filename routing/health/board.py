@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from routing.health.breaker import Breaker, Outcome, State
+from outbound.breaker import Breaker, Outcome, State
 from routing.health.quota import Load
 from routing.snapshot import Target
 

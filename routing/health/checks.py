@@ -5,8 +5,8 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
+from outbound.breaker import Outcome
 from routing.health.board import Board, End
-from routing.health.breaker import Outcome
 from routing.health.news import BackendNews
 from routing.providers.base import is_backends_fault
 from routing.snapshot import Snapshot, Target

@@ -8,8 +8,8 @@ from typing import Any
 from django.db import DatabaseError, InterfaceError
 
 from audit.services import record_event
+from outbound.breaker import State
 from routing.health.board import Change
-from routing.health.breaker import State
 from routing.metrics import Metrics
 from routing.models import Backend
 

@@ -17,8 +17,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from outbound.breaker import State
 from routing.health.board import Board, Change
-from routing.health.breaker import State
 
 logger = logging.getLogger(__name__)
 

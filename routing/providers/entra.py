@@ -7,14 +7,15 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 import msgspec
 
 from outbound.addresses import check_base_url
-from outbound.bell import Bell
-from outbound.connection import Connection, Origin, UpstreamFailure
+from outbound.connection import UpstreamFailure
+from outbound.place import place_of
 from outbound.pool import Pool
+from outbound.post import Answered, post
 from routing.providers import base
 from routing.snapshot import Target
 from teams.errors import GatewayError
@@ -48,10 +49,7 @@ class EntraTokens:
     def __init__(self, pool: Pool, authority: str) -> None:
         check_base_url(authority)
         self._pool = pool
-        url = urlsplit(authority)
-        port = url.port or {"https": 443, "http": 80}[url.scheme]
-        self._origin = Origin(url.scheme, url.hostname or "", port)
-        self._host = url.netloc
+        self._place = place_of(authority)
         self._held: dict[_Key, _Held] = {}
         self._asking: dict[_Key, asyncio.Task[_Held]] = {}
 
@@ -97,25 +95,12 @@ class EntraTokens:
             "client_secret": secret or "",
             "scope": SCOPE,
         }
+        path = f"/{quote(tenant, safe='')}/oauth2/v2.0/token"
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
         body = urlencode(fields).encode()
-        head = (
-            f"POST /{quote(tenant, safe='')}/oauth2/v2.0/token HTTP/1.1\r\n"
-            f"Host: {self._host}\r\n"
-            "Accept: application/json\r\n"
-            "Accept-Encoding: identity\r\n"
-            "Content-Type: application/x-www-form-urlencoded\r\n"
-            f"Content-Length: {len(body)}\r\n\r\n"
+        return _read(
+            await post(self._pool, self._place, path, headers, body, within_s=_ASK_S, most_bytes=_MOST_BYTES)
         )
-        connection = await self._pool.acquire(self._origin, target.connect_timeout_s)
-        bell = Bell()
-        try:
-            connection.begin(head.encode() + body, bell.ring, most_bytes=_MOST_BYTES)
-            if not await bell.wait(time.monotonic() + _ASK_S):
-                raise TimeoutError
-            return _read(connection)
-        finally:
-            bell.close()
-            self._pool.give_back(connection)
 
 
 def _key(target: Target) -> _Key:
@@ -123,11 +108,11 @@ def _key(target: Target) -> _Key:
     return target.entra.tenant, target.entra.client_id, target.credential
 
 
-def _read(connection: Connection) -> _Answer:
-    """Raises UpstreamFailure, GatewayError for a refusal, DecodeError for what is no token."""
-    if connection.status not in (0, 200):
+def _read(answered: Answered) -> _Answer:
+    """Raises GatewayError for a refusal, DecodeError for what is no token."""
+    if answered.status != 200:
         raise base.backend_not_signed_in()
-    answer = msgspec.json.decode(connection.take_whole(), type=_Answer)
+    answer = msgspec.json.decode(answered.body, type=_Answer)
     if not (answer.access_token.isascii() and answer.access_token.isprintable()) or answer.expires_in <= 0:
         raise msgspec.DecodeError("not a token")
     return answer

@@ -3,12 +3,10 @@
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache
-from typing import NamedTuple
-from urllib.parse import quote, urlsplit
 
 from outbound.bell import Bell
-from outbound.connection import Broke, Connection, Origin, Unreachable, UpstreamFailure
+from outbound.connection import Broke, Connection, Unreachable, UpstreamFailure
+from outbound.place import Place, place_of
 from outbound.pool import Pool
 from routing.providers import base
 from routing.providers.api import Api
@@ -19,7 +17,6 @@ from teams.errors import GatewayError
 
 _ERROR_BYTES = 64 * 1024
 _ERROR_S = 5.0
-_PORTS = {"https": 443, "http": 80}
 
 
 class HttpProvider:
@@ -79,7 +76,7 @@ class HttpProvider:
         deadline = time.monotonic() + within_s
         bell = Bell()
         try:
-            place, credential = _place(target.base_url), await self._credential(target)
+            place, credential = place_of(target.base_url), await self._credential(target)
             connection = await self._pool.acquire(
                 place.origin, min(target.connect_timeout_s, within_s), target.rest
             )
@@ -115,7 +112,7 @@ class HttpProvider:
         most_bytes: int | None = None,
     ) -> Connection:
         """A connection with the request on its way. Raises Unreachable, or GatewayError where it cannot be signed."""
-        place = _place(target.base_url)
+        place = place_of(target.base_url)
         credential = await self._credential(target)
         request = self._head(place, path, target, credential, len(body), request_id) + body
         connection = await self._pool.acquire(place.origin, target.connect_timeout_s, target.rest)
@@ -123,7 +120,7 @@ class HttpProvider:
         return connection
 
     def _head(
-        self, place: "_Place", path: str, target: Target, credential: str | None, length: int, request_id: str
+        self, place: Place, path: str, target: Target, credential: str | None, length: int, request_id: str
     ) -> bytes:
         """The request's head. Nothing of the caller's headers is in it."""
         return (
@@ -185,25 +182,6 @@ class HttpStream:
         connection, self._connection = self._connection, None
         if connection is not None:
             self._pool.give_back(connection)
-
-
-class _Place(NamedTuple):
-    origin: Origin
-    host: str
-    path: str
-
-
-@lru_cache(maxsize=1024)
-def _place(base_url: str) -> _Place:
-    """Where a backend is, as the wire spells it."""
-    url = urlsplit(base_url)
-    host = url.hostname or ""
-    name = host if host.isascii() else host.encode("idna").decode()
-    port = url.port or _PORTS[url.scheme]
-    shown = f"[{name}]" if ":" in name else name
-    if port != _PORTS[url.scheme]:
-        shown = f"{shown}:{port}"
-    return _Place(Origin(url.scheme, name, port), shown, quote(url.path, safe="/%:@!$&'()*+,;=~-._"))
 
 
 def _as_gateway_error(failure: UpstreamFailure) -> GatewayError:

@@ -23,7 +23,7 @@ from billing.models import (
     UsageRecord,
 )
 from billing.rule_models import Budget, Limit
-from guards.models import GuardPolicy, Recogniser
+from guards.models import ExternalGuard, GuardPolicy, Recogniser
 from routing.models import Backend, CatalogueModel, Grant, Route
 from teams.models import ApiKey, Application, Department, Member, Team
 from tests.factories import make_budget, make_caller, make_limit, unique
@@ -33,7 +33,7 @@ from tests.people import Account, make_team_member
 ADDRESS = "https://provider.example/v1"
 READ_ONLY = [ListPrice, UsageRecord, UsageCorrection, Spool, QuarantinedFrame, AdminEvent]
 OURS = [Department, Team, Application, Member, ApiKey, CatalogueModel, Grant, Backend, Route, PriceEntry]
-OURS += [Limit, Budget, GuardPolicy, Recogniser]
+OURS += [Limit, Budget, GuardPolicy, Recogniser, ExternalGuard]
 HOSTILE = "<script>alert('x')</script>"
 
 
@@ -154,6 +154,12 @@ def make_rows() -> dict[type[models.Model], models.Model]:
         make_policy(caller.team, pii="redact"),
         Recogniser.objects.create(
             name=unique("recogniser"), type="BADGE", pattern="B-[0-9]+", words=[HOSTILE]
+        ),
+        ExternalGuard.objects.create(
+            name=unique("external").upper().replace("-", "_"),
+            form="http",
+            base_url="https://guard.example",
+            setting=HOSTILE,
         ),
         make_limit(team=caller.team, end_user=HOSTILE),
         make_budget(api_key=key, end_user=HOSTILE, model_id=caller.model),

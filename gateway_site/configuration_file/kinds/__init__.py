@@ -9,7 +9,13 @@ from gateway_site.configuration_file.kinds.breaker_rules import BreakerRules
 from gateway_site.configuration_file.kinds.budgets import Budgets
 from gateway_site.configuration_file.kinds.content_routes import ContentRoutes
 from gateway_site.configuration_file.kinds.fallbacks import Fallbacks
-from gateway_site.configuration_file.kinds.guards import GuardPolicies, GuardRules, PolicyTeams, Recognisers
+from gateway_site.configuration_file.kinds.guards import (
+    ExternalGuards,
+    GuardPolicies,
+    GuardRules,
+    PolicyTeams,
+    Recognisers,
+)
 from gateway_site.configuration_file.kinds.keys import Keys
 from gateway_site.configuration_file.kinds.limits import Limits
 from gateway_site.configuration_file.kinds.models import Models
@@ -31,6 +37,7 @@ KINDS: tuple[Kind, ...] = (
     Fallbacks(),
     ContentRoutes(),
     Recognisers(),
+    ExternalGuards(),
     GuardPolicies(),
     GuardRules(),
     PolicyTeams(),

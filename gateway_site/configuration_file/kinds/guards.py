@@ -2,9 +2,12 @@
 
 from gateway_site.configuration_file.forms import Flag, ListOf, OneOf, Reference, Text, Whole
 from gateway_site.configuration_file.kinds.base import RowKind
+from gateway_site.configuration_file.kinds.called import CREDENTIAL, CalledKind
 from gateway_site.configuration_file.schema import Field
 from guards.checksums import CHECKSUMS
 from guards.models import (
+    ExternalForm,
+    ExternalGuard,
     Finds,
     GuardAct,
     GuardKind,
@@ -36,6 +39,26 @@ class Recognisers(RowKind):
         Field("checksum", OneOf(["", *CHECKSUMS]), 'What the digits must satisfy. "": nothing.'),
         Field("score_percent", Whole(), "How sure a finding is, 0 to 100. A new one has 80."),
         Field("is_active", Flag(), "`false`: it is not looked for."),
+    )
+
+
+class ExternalGuards(CalledKind):
+    """Services elsewhere that policies may name."""
+
+    section = "external_guards"
+    noun = "external guard"
+    model = ExternalGuard
+    identity = ("name",)
+    fields = (
+        Field("name", Text(), "The kind of its findings, as rules list it: `LAKERA`."),
+        Field("form", OneOf(ExternalForm.values), "Which service it is.", is_needed=True),
+        Field("base_url", Text(), "Its address. A stored credential belongs to its host.", is_needed=True),
+        Field(
+            "setting", Text(), "Lakera: a project's id. Guardrails: the guard's name. Moderation: the model."
+        ),
+        *CREDENTIAL,
+        Field("timeout_ms", Whole(), "Milliseconds for each question. A new one has 2000."),
+        Field("is_active", Flag(), "`false`: it cannot look."),
     )
 
 

@@ -12,7 +12,7 @@ from routing.services import rotate_credentials
 class Command(BaseCommand):
     """Encrypts every stored credential anew; ends with 1 when one cannot be read."""
 
-    help = "Encrypts the stored credentials of backends under the first key of GATEWAY_FIELD_KEYS."
+    help = "Encrypts the stored credentials of backends and external guards under the first key of GATEWAY_FIELD_KEYS."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """How many rows to lock at once."""
