@@ -118,4 +118,4 @@ _UNSTORABLE = dict.fromkeys((*range(32), 127, *range(55296, 57344)), "�")
 
 def clean_text(value: str, longest: int = 200) -> str:
     """Caller-set text as the ledger can hold it: control characters and lone surrogates replaced, cut to length."""
-    return value[:longest].translate(_UNSTORABLE)
+    return value[:longest].translate(_UNSTORABLE) if value else ""

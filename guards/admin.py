@@ -114,6 +114,12 @@ class RecogniserAdmin(AuditedAdmin):
     list_display = ["name", "type", "guard", "goes_by", "is_active"]
     list_filter = ["guard", "is_active"]
     search_fields = ["name", "type"]
+    fieldsets = (
+        (None, {"fields": ["name", "type", "guard", "is_active"]}),
+        ("By one of these", {"fields": ["pattern", "ignores_case", "keywords", "examples"]}),
+        ("And only where", {"fields": ["words", "checksum", "score_percent"]}),
+        ("Try it", {"fields": ["sample"]}),
+    )
 
     @admin.display(description="Goes by")
     def goes_by(self, recogniser: Recogniser) -> str:

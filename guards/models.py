@@ -27,11 +27,11 @@ class GuardKind(models.TextChoices):
     SECRETS = Guard.SECRETS.value, "Secrets"
     INJECTION = Guard.INJECTION.value, "Prompt injection"
     TOXICITY = Guard.TOXICITY.value, "Toxic language"
-    CONTENT = Guard.CONTENT.value, "Content of your own"
+    CONTENT = Guard.CONTENT.value, "Content"
     TOPICS = Guard.TOPICS.value, "Topics"
-    REQUIRED = Guard.REQUIRED.value, "Content that must be there"
-    SCHEMA = Guard.SCHEMA.value, "JSON schema that was asked for"
-    LEAK = Guard.LEAK.value, "Text of the system's message"
+    REQUIRED = Guard.REQUIRED.value, "Required content"
+    SCHEMA = Guard.SCHEMA.value, "JSON schema"
+    LEAK = Guard.LEAK.value, "System's message"
     EXTERNAL = Guard.EXTERNAL.value, "External guards"
 
 
@@ -52,9 +52,9 @@ class Streams(models.TextChoices):
 class GuardAct(models.TextChoices):
     """What is done about a finding (guards.policy.Act)."""
 
-    OBSERVE = Act.OBSERVE.value, "Observe: note it"
-    REDACT = Act.REDACT.value, "Redact: put a placeholder there"
-    BLOCK = Act.BLOCK.value, "Block: refuse the call"
+    OBSERVE = Act.OBSERVE.value, "Observe"
+    REDACT = Act.REDACT.value, "Redact"
+    BLOCK = Act.BLOCK.value, "Block"
 
 
 class GuardPolicy(models.Model):
@@ -101,7 +101,13 @@ class GuardRule(models.Model):
         max_length=8, choices=LooksAt, default=LooksAt.REQUEST, db_default=LooksAt.REQUEST
     )
     guard = models.CharField(max_length=16, choices=GuardKind)
-    act = models.CharField("action", max_length=16, choices=GuardAct, default=GuardAct.OBSERVE)
+    act = models.CharField(
+        "action",
+        max_length=16,
+        choices=GuardAct,
+        default=GuardAct.OBSERVE,
+        help_text="Observe: note it. Redact: put a placeholder there. Block: refuse the call, or stop the answer.",
+    )
     types = ArrayField(
         models.CharField(max_length=64),
         default=list,
@@ -343,7 +349,7 @@ class ExternalGuard(Called):
         validators=[_TYPE],
         help_text="The kind of its findings, as rules list it: LAKERA.",
     )
-    form = models.CharField(max_length=24, choices=ExternalForm)
+    form = models.CharField("service", max_length=24, choices=ExternalForm)
     base_url = models.CharField(
         "base URL",
         max_length=500,

@@ -80,6 +80,11 @@ class _Window:
 
     rule: Rule
     buckets: deque[list[int]] = field(default_factory=deque)  # second, calls, failures
+    failing: frozenset[int] = field(init=False)  # all statuses that count as failures
+
+    def __post_init__(self) -> None:
+        """Look statuses up instead of comparing ranges at each call."""
+        self.failing = frozenset(filter(self.rule.counts, range(_MOST_STATUS + 1)))
 
     def add(self, now: float, *, failed: bool) -> bool:
         """Count one call; whether the rule trips."""
@@ -153,10 +158,9 @@ class Breaker:
 
         What was called before the trip, and ends after it, changes nothing.
         """
-        tripping = [
-            window for window in self._windows if window.add(now, failed=window.rule.counts(outcome.status))
-        ]
-        failed = any(window.rule.counts(outcome.status) for window in self._windows)
+        status = outcome.status
+        tripping = [window for window in self._windows if window.add(now, failed=status in window.failing)]
+        failed = any(status in window.failing for window in self._windows)
         told = outcome.status in _THROTTLED and outcome.back_in_s is not None
         if not self.longest_trip_s:
             return False

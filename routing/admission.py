@@ -49,7 +49,7 @@ async def admit(gateway: Gateway, call: Call, request: Request, reach: Reach, tr
     if grows:
         typical_tokens = gateway.estimator.typical_answer(trace.model)
         estimate = first_step(estimate, typical_tokens, request.choices)
-    ask = Ask(str(trace.request_id), dimensions, estimate.most, estimate.rate_tokens)
+    ask = Ask(trace.id, dimensions, estimate.most, estimate.rate_tokens)
     outcome = await _admit(gateway, ask, trace)
     while isinstance(outcome, Refused):
         if _may_fit(outcome, estimate):
@@ -78,7 +78,7 @@ async def hold_dearer(gateway: Gateway, reach: Reach, trace: Trace, estimate: Es
     if not more.money:
         return estimate
     outcome = await gateway.admissions.extend(
-        owner.department_id, str(trace.request_id), more, may_go_uncounted=owner.may_go_uncounted
+        owner.department_id, trace.id, more, may_go_uncounted=owner.may_go_uncounted
     )
     if isinstance(outcome, Refused):
         raise refusal_error(outcome, trace.stay)

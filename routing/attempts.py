@@ -279,7 +279,7 @@ class Attempts:
         owner = trace.caller.owner
         outcome = await self._gateway.admissions.extend(
             owner.department_id,
-            str(trace.request_id),
+            trace.id,
             Amounts(cost_nanousd, usage.input_tokens + usage.output_tokens),
             may_go_uncounted=owner.may_go_uncounted,
         )

@@ -93,7 +93,7 @@ def _check_rules(rules: KeyRules, call: Call, trace: Trace) -> None:
         logger.warning(
             "A key was refused at the address %s, which is not in its ranges.",
             clean_text(call.address),
-            extra={"request_id": str(trace.request_id)},
+            extra={"request_id": trace.id},
         )
         raise key_address()
     if not rules.allow_endpoint(trace.operation):

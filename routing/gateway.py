@@ -284,7 +284,7 @@ class Gateway:
         try:
             self.ledger.append_open(trace.to_abandoned_entry(reserve, attempts=trace.attempts + 1))
         except (OSError, ValueError) as error:
-            logger.error("A call cannot be noted: %s", error, extra={"request_id": str(trace.request_id)})
+            logger.error("A call cannot be noted: %s", error, extra={"request_id": trace.id})
             raise ledger_unavailable() from None
 
     def record_growth(self, trace: Trace, reserve: Usage, *, attempts: int) -> bool:
@@ -296,7 +296,7 @@ class Gateway:
         try:
             self.ledger.append_grown(entry)
         except (SpoolFull, OSError, ValueError) as error:
-            extra = {"request_id": str(trace.request_id)}
+            extra = {"request_id": trace.id}
             logger.warning("It cannot be noted that a call may come to more: %s", error, extra=extra)
             return False
         return True

@@ -44,7 +44,7 @@ class Growth:
         assert trace.caller is not None  # noqa: S101 - who is unknown holds nothing
         owner = trace.caller.owner
         outcome = await self._gateway.admissions.extend(
-            owner.department_id, str(trace.request_id), more, may_go_uncounted=owner.may_go_uncounted
+            owner.department_id, trace.id, more, may_go_uncounted=owner.may_go_uncounted
         )
         if outcome is True:
             reserve.extended(more)

@@ -114,7 +114,7 @@ async def ask_elsewhere(
 
 
 def _refuse_unseen(why: str, trace: Trace, *, passes: bool) -> None:
-    logger.warning("A guard cannot look: %s.", why, extra={"request_id": str(trace.request_id)})
+    logger.warning("A guard cannot look: %s.", why, extra={"request_id": trace.id})
     if not passes:
         raise guards_unavailable()
 

@@ -18,7 +18,7 @@ class Shown:
 def describe(trace: Trace, shown: Shown) -> dict[str, str]:
     """The id of the request; once a backend was called also the model, the backend, the calls made, the
     gateway's own time before the first of them in ms, and, where it is known before the body, the cost in USD."""
-    headers = {"x-request-id": str(trace.request_id)}
+    headers = {"x-request-id": trace.id}
     if trace.admitted is not None:
         headers |= describe_levels(trace.admitted, shown)
     if trace.stay is not None:

@@ -46,7 +46,7 @@ async def answer_once(
         return reply
     except GatewayError as error:
         if error.status in _DEFINITE:
-            answer = Answer.of(render_error(request.endpoint.wire, error, str(trace.request_id)), trace)
+            answer = Answer.of(render_error(request.endpoint.wire, error, trace.id), trace)
         raise
     finally:
         renewing.cancel()

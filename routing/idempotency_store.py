@@ -99,7 +99,7 @@ class Answer:
     @classmethod
     def of(cls, reply: Reply, trace: Trace) -> "Answer":
         """As it can be told again."""
-        return cls(reply.status, reply.body, reply.headers.get("x-gateway-reason", ""), str(trace.request_id))
+        return cls(reply.status, reply.body, reply.headers.get("x-gateway-reason", ""), trace.id)
 
     def reply(self) -> Reply:
         """It, told again."""

@@ -11,9 +11,9 @@ from routing.answer_pieces import JSON_TEXTS, Pieces, TextKey, encode_event
 from routing.call import Reply
 
 
-async def restore(reply: Reply, operation: str, vault: Vault | None) -> Reply:
+async def restore(reply: Reply, operation: str, vault: Vault) -> Reply:
     """The reply as its caller is to see it."""
-    if vault is None or not vault.originals or operation == "embeddings":
+    if not vault.originals or operation == "embeddings":
         return reply
     if reply.stream is None:
         reply.body = restore_body(reply.body, vault)

@@ -104,7 +104,7 @@ async def call_backend(gateway: Gateway, request: Request, target: Target, trace
     A caller who leaves does not stop the call: it is finished within the backend's time limit and charged.
     A failure is raised; one that the backend may bill all the same is charged at our count of the prompt.
     """
-    exchange, request_id = find_exchange(request, target, trace), str(trace.request_id)
+    exchange, request_id = find_exchange(request, target, trace), trace.id
     produced: list[str] = []
     try:
         provider, body = gateway.provider(target.provider), exchange.body(target.upstream_model)

@@ -78,9 +78,7 @@ async def relay_stream(
         ending = internal_error()
         if not is_committed:
             raise
-        logger.exception(
-            "A stream failed for an unknown reason.", extra={"request_id": str(trace.request_id)}
-        )
+        logger.exception("A stream failed for an unknown reason.", extra={"request_id": trace.id})
     finally:
         backend = source.backend
         relay = backend.relay
@@ -230,7 +228,7 @@ class BackendStream:
         self.is_sent = False
         self._stream: UpstreamStream | None = None
         provider, body = gateway.provider(target.provider), exchange.body(target.upstream_model)
-        opened = provider.open_stream(target, exchange.path, body, str(trace.request_id), self._note_sent)
+        opened = provider.open_stream(target, exchange.path, body, trace.id, self._note_sent)
         self._opening = asyncio.ensure_future(opened)
         self._opening.add_done_callback(self._news.ring)
 

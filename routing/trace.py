@@ -33,6 +33,7 @@ class Trace:
 
     operation: str
     request_id: uuid.UUID = field(default_factory=uuid7)
+    id: str = field(init=False)  # the same in writing, as headers, backends and the counters have it
     admitted_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     started: float = field(default_factory=time.monotonic)
     called_at: float | None = None
@@ -68,6 +69,10 @@ class Trace:
     findings: tuple[Noted, ...] = ()  # of guards
     vault: Vault | None = None  # what placeholders stand for, where there are any
     tags: frozenset[str] = frozenset()  # that backends must have for what was found
+
+    def __post_init__(self) -> None:
+        """Write the id once."""
+        self.id = str(self.request_id)
 
     def call_begins(self) -> None:
         """The request goes to the backend now."""

@@ -116,12 +116,12 @@ class GatewayView(APIView):
         return self._identify(gateway, self._render(error, trace), trace)
 
     def _render(self, error: GatewayError, trace: Trace) -> Reply:
-        return render_error(self.wire, error, str(trace.request_id))
+        return render_error(self.wire, error, trace.id)
 
     def _identify(self, gateway: Gateway, reply: Reply, trace: Trace) -> Reply:
         """`reply` with the id that finds this request in the ledger and in the logs, and with what was done for it."""
         reply.headers.update(describe(trace, gateway.options.shown))
-        reply.headers[self.wire.id_header] = str(trace.request_id)
+        reply.headers[self.wire.id_header] = trace.id
         return reply
 
 
@@ -181,4 +181,4 @@ def _client_request_id(call: Call) -> str:
 
 def _fields(trace: Trace) -> dict[str, object]:
     """What a log line says of a request: never a header, never a body."""
-    return {"request_id": str(trace.request_id), "backend": trace.target.name if trace.target else None}
+    return {"request_id": trace.id, "backend": trace.target.name if trace.target else None}

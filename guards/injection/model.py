@@ -53,17 +53,18 @@ class Model:
         if not places:
             return self._bias
         length = len(places[0])
-        said = sum(float(self._weights[each].sum()) for each in places) / math.sqrt(sum(map(len, places)))
-        if length <= CLOSE_WINDOW:
-            return self._bias + said
         sums = np.zeros(length + 1)
         for each in places:
-            sums[1 : len(each) + 1] += self._weights[each]
+            sums[1 : len(each) + 1] += self._weights.take(each)
         np.cumsum(sums, out=sums)
+        said = float(sums[-1]) / math.sqrt(sum(map(len, places)))
+        if length <= CLOSE_WINDOW:
+            return self._bias + said
         for window in (WINDOW, CLOSE_WINDOW):
             if length > window:
-                starts = np.append(np.arange(0, length - window, window // 4), length - window)
-                best = float((sums[starts + window] - sums[starts]).max())
+                step, starts = window // 4, length - window
+                most = (sums[window : starts + window : step] - sums[:starts:step]).max()
+                best = max(float(most), float(sums[length] - sums[starts]))
                 said = max(said, best / math.sqrt(len(SIZES) * window))
         return self._bias + said
 

@@ -68,13 +68,13 @@ def prepare(request: Request, model: ServedModel, *, most_tokens: int | None = N
 
 def make_writer(request: Request, trace: Trace) -> Writer:
     """Tells answers in the caller's form."""
-    return _WRITERS[request.endpoint.operation](request, str(trace.request_id))
+    return _WRITERS[request.endpoint.operation](request, trace.id)
 
 
 def find_exchange(request: Request, target: Target, trace: Trace, writer: Writer | None = None) -> Exchange:
     """How `request`, which was prepared, is put to `target`. `writer`: of a stream that may be continued by another
     backend, the one that tells all of it."""
-    operation, request_id = request.endpoint.operation, str(trace.request_id)
+    operation, request_id = request.endpoint.operation, trace.id
     form = _form(request, target)
     if form == operation:
         trace.dropped = ()

@@ -39,7 +39,8 @@ class HttpProvider:
             try:
                 if not await bell.wait(deadline):
                     raise base.backend_timeout("whole call")
-                await self._refuse_unless_200(target, connection, bell)
+                if connection.status != 200:
+                    await self._refuse(target, connection, bell)
                 return connection.take_whole()
             finally:
                 self._pool.give_back(connection)
@@ -59,7 +60,8 @@ class HttpProvider:
             try:
                 while not connection.has_head:
                     await bell.wait()
-                await self._refuse_unless_200(target, connection, bell)
+                if connection.status != 200:
+                    await self._refuse(target, connection, bell)
                 if not connection.headers.get(b"content-type", b"").lower().startswith(b"text/event-stream"):
                     raise base.backend_bad_answer()
             except BaseException:
@@ -90,7 +92,8 @@ class HttpProvider:
                 while not connection.has_head:
                     if not await bell.wait(deadline):
                         raise base.backend_timeout("check")
-                await self._refuse_unless_200(target, connection, bell)
+                if connection.status != 200:
+                    await self._refuse(target, connection, bell)
             finally:
                 self._pool.give_back(connection)
         except UpstreamFailure as failure:
@@ -135,10 +138,8 @@ class HttpProvider:
             f"{self._api.headers(target, credential)}\r\n"
         ).encode("ascii")
 
-    async def _refuse_unless_200(self, target: Target, connection: Connection, bell: Bell) -> None:
+    async def _refuse(self, target: Target, connection: Connection, bell: Bell) -> None:
         """Raises GatewayError for another status, or UpstreamFailure when there is none."""
-        if connection.status == 200:
-            return
         if connection.status == 0 and connection.failure is not None:
             raise connection.failure
         if connection.status == 401 and target.entra is not None:
