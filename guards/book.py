@@ -1,13 +1,14 @@
 """All policies in force, and what any of them asks for."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
 from guards.custom import Custom
 from guards.expressions import ExpressionError
 from guards.external.base import External
+from guards.finding import Guard
 from guards.models import (
     ExternalGuard,
     Finds,
@@ -18,7 +19,7 @@ from guards.models import (
     Recogniser,
     Streams,
 )
-from guards.policy import Policy, Rules
+from guards.policy import OWN_KINDS, Policy, Rules
 from guards.scanner import NOTHING, Wanted
 from outbound.addresses import ForbiddenAddress
 from outbound.credentials import CredentialError
@@ -46,9 +47,11 @@ NO_GUARDS = GuardBook()
 def read_guards() -> GuardBook:
     """As the database has them. An expression that cannot be used is left out, with a line in the log."""
     policies: dict[int, Policy] = {}
-    default = None
+    default, own = None, list(Recogniser.objects.filter(is_active=True))
+    kinds = {finder: {row.type for row in own if row.guard == finder} for finder in OWN_KINDS.values()}
+    kinds[Guard.EXTERNAL] = set(ExternalGuard.objects.values_list("name", flat=True))
     for row in GuardPolicy.objects.prefetch_related("rules"):
-        policy = _to_policy(row, row.rules.all())
+        policy = _to_policy(row, row.rules.all(), kinds)
         policies[row.pk] = policy
         default = policy if row.is_default else default
     by_team = {
@@ -57,9 +60,9 @@ def read_guards() -> GuardBook:
     }
     in_force = [*by_team.values(), *([default] if default else [])]
     types = frozenset().union(*[policy.types for policy in in_force])
-    own = Recogniser.objects.filter(is_active=True, type__in=types)
-    customs = [row.to_custom() for row in own if row.guard != Finds.TOPICS]
-    topics = tuple(row.to_topic() for row in own if row.guard == Finds.TOPICS)
+    wanted_own = [row for row in own if row.type in types]
+    customs = [row.to_custom() for row in wanted_own if row.guard != Finds.TOPICS]
+    topics = tuple(row.to_topic() for row in wanted_own if row.guard == Finds.TOPICS)
     wanted = Wanted(types, tuple(filter(_is_usable, customs)), topics)
     return GuardBook(default, by_team, wanted, _read_externals())
 
@@ -74,10 +77,12 @@ def _read_externals() -> dict[str, External]:
     return externals
 
 
-def _to_policy(row: GuardPolicy, rules: Iterable[GuardRule]) -> Policy:
+def _to_policy(row: GuardPolicy, rules: Iterable[GuardRule], own: Mapping[Guard, Collection[str]]) -> Policy:
     sides = {
-        side: {rule.guard: rule.to_rule() for rule in rules if rule.looks_at == side} for side in LooksAt
+        side: {rule.guard: rule.to_rule(own) for rule in rules if rule.looks_at == side} for side in LooksAt
     }
+    for rule in (rule for side in sides.values() for rule in side.values() if rule.missing):
+        logger.error("The policy %s lists what nothing finds: %s", row.name, ", ".join(sorted(rule.missing)))
     return Policy(
         name=row.name,
         request=Rules(sides[LooksAt.REQUEST]),

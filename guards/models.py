@@ -1,5 +1,7 @@
 """What administrators say about guards: policies, who falls under which, and recognisers of their own."""
 
+from collections.abc import Collection, Mapping
+
 from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
@@ -178,7 +180,7 @@ class GuardRule(models.Model):
 
     def clean(self) -> None:
         """Raises ValidationError for a kind that nothing looks for."""
-        own = set(own_types(self.guard, is_active=None))
+        own = set(own_types(self.guard))
         known = sorted(known_types(self.guard) | own)
         if unknown := sorted(set(self.types) - set(known)):
             told = f"There are: {', '.join(known)}." if known else "There are none: add one first."
@@ -189,13 +191,15 @@ class GuardRule(models.Model):
             raise ValidationError({"types": "Name the external guards to ask."})
         self.tags = normalise_tags(self.tags)
 
-    def to_rule(self) -> Rule:
-        """As it is applied."""
+    def to_rule(self, own: Mapping[Guard, Collection[str]]) -> Rule:
+        """As it is applied; `own` are the administrators' active kinds, by the guard that finds them."""
         guard = Guard(self.guard)
-        types = self.types or USUAL[guard] or own_types(guard)
+        mine = own.get(OWN_KINDS.get(guard, guard), ())
+        types = frozenset(self.types or USUAL[guard] or mine)
         return Rule(
             act=Act(self.act),
-            types=frozenset(types),
+            types=types,
+            missing=types - known_types(guard) - {*mine},
             threshold=USUAL_THRESHOLD.get(guard, 0.0)
             if self.threshold_percent is None
             else self.threshold_percent / 100,
@@ -306,9 +310,22 @@ class Recogniser(models.Model):
                 self.to_custom().check()
         except ExpressionError as error:
             raise ValidationError({"pattern" if self.pattern else "keywords": str(error)}) from None
+        if left := self._leaves():
+            raise ValidationError(left)
         taken = {kind for guard in Guard if guard != self.guard for kind in KNOWN[guard]}
         if self.type in taken | (set() if self.guard == Finds.PII else set(KNOWN[Guard.PII])):
             raise ValidationError({"type": f"{self.type} is found otherwise: choose another name."})
+
+    def _leaves(self) -> str:
+        """Which rules would list what nobody finds any more, once this is saved; empty for none."""
+        before = Recogniser.objects.filter(pk=self.pk, is_active=True).first()
+        if before is None or (self.is_active and (self.type, self.guard) == (before.type, before.guard)):
+            return ""
+        others = Recogniser.objects.exclude(pk=self.pk).filter(is_active=True)
+        if others.filter(type=before.type, guard=before.guard).exists():
+            return ""
+        policies = _policies_with(before.type, before.guard)
+        return f"{before.type} is listed by rules of {policies}: take it out first." if policies else ""
 
     def to_custom(self) -> Custom:
         """As the scanner takes one that is no topic."""
@@ -411,14 +428,20 @@ class ExternalGuard(Called):
         )
 
 
-def own_types(guard: str, *, is_active: bool | None = True) -> list[str]:
-    """The administrators' own kinds that a guard can look for; `is_active` None: also those that are switched off."""
+def _policies_with(kind: str, guard: str) -> str:
+    """The policies of which a rule lists an own kind of `guard`, for people."""
+    users = [each.value for each, finder in OWN_KINDS.items() if finder == guard]
+    rules = GuardRule.objects.filter(guard__in=users, types__contains=[kind])
+    return ", ".join(sorted(set(rules.values_list("policy__name", flat=True))))
+
+
+def own_types(guard: str) -> list[str]:
+    """The administrators' own kinds that a guard can look for."""
     if guard == Guard.EXTERNAL:
         return sorted(ExternalGuard.objects.values_list("name", flat=True))
     if (kind := OWN_KINDS.get(Guard(guard))) is None:
         return []
-    rows = Recogniser.objects.filter(guard=kind.value)
-    rows = rows if is_active is None else rows.filter(is_active=is_active)
+    rows = Recogniser.objects.filter(guard=kind.value, is_active=True)
     return sorted(set(rows.values_list("type", flat=True)))
 
 

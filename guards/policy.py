@@ -28,10 +28,11 @@ class Side(StrEnum):
 class Rule(msgspec.Struct, frozen=True):
     """Of one guard. `types` that it looks for; `threshold`: findings that score less are none. `fails_open`: when it
     cannot look, the call goes on, and the record says so; else it is refused. `tags`: what a backend must have to
-    serve a request with a finding."""
+    serve a request with a finding. `missing`: those of `types` that nothing can find."""
 
     act: Act
     types: frozenset[str]
+    missing: frozenset[str] = frozenset()
     threshold: float = 0.0
     fails_open: bool = False
     restores: bool = True
@@ -67,6 +68,11 @@ class Rules(msgspec.Struct, frozen=True):
         """The external guards that are asked, by name."""
         rule = self.by_guard.get(Guard.EXTERNAL)
         return frozenset() if rule is None else rule.types
+
+    @property
+    def missing(self) -> frozenset[str]:
+        """What nothing can find."""
+        return frozenset().union(*[rule.missing for rule in self.by_guard.values()])
 
     @property
     def fail_open(self) -> bool:

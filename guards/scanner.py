@@ -27,6 +27,7 @@ _LEAST_SCORE = 0.5  # what scores less is never noted
 _CHARS_PER_PLACE = 20
 TOO_MUCH = 10**9
 MAY_HOLD_NAME = re.compile(r"[^\W\d_a-z][^\W\d_]")  # a capital letter with another behind it
+_KEY_CHARACTERS = re.compile(r"[A-Za-z0-9_+/=~-]++")
 _MOST_KNOWN = 20_000  # texts; a few hundred bytes each where something was found
 
 
@@ -164,7 +165,17 @@ def _recognisers(wanted: Wanted) -> list[Recogniser]:
 def _judge(recogniser: Recogniser, text: str, matches: Collection[Match]) -> list[Finding]:
     ends = sorted({match.end for match in matches})
     return [
-        Finding(recogniser.guard, recogniser.type, start + found, start + to, score, rule)
+        Finding(
+            recogniser.guard, recogniser.type, start + found, _end(recogniser, text, start + to), score, rule
+        )
         for start, stop in windows(text, ends, recogniser.before, recogniser.after)
         for found, to, score, rule in recogniser.judge(text[start:stop])
     ]
+
+
+def _end(recogniser: Recogniser, text: str, end: int) -> int:
+    """A key may be longer than the window: it ends where its characters do."""
+    if recogniser.type != secrets.API_KEY or not end or not _KEY_CHARACTERS.match(text, end - 1):
+        return end
+    found = _KEY_CHARACTERS.match(text, end)
+    return end if found is None else found.end()

@@ -38,15 +38,20 @@ _KEYS = {
     "shopify": r"shp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}",
     "databricks": r"dapi[0-9a-f]{32}",
     "telegram": r"\d{8,10}:AA[A-Za-z0-9_-]{32,34}",
-    "token": r"eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}",
     "azure storage": r"AccountKey=[A-Za-z0-9+/]{40,}={0,2}",
 }
-# A key that is cut off goes as far as its lines do.
+# Between the lines of a key: as they are, indented, or written as `\n` in a string. One that is cut off goes as far as
+# its lines do.
+_GAP = r"(?:\s|\\[nrt])"
 _PRIVATE_KEY = re.compile(
     r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----"
-    r"(?:[\sA-Za-z0-9+/=:,.-]{0,8192}?-----END (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----"
-    r"|(?:\s{1,4}[A-Za-z0-9+/=]{16,8192})*+(?:\s{0,4}[A-Za-z0-9+/]{0,64}={1,2})?)"
+    r"(?:[\sA-Za-z0-9+/=:,.()\\-]{0,8192}?-----END (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----"
+    rf"|(?:{_GAP}*+(?:[A-Z][A-Za-z-]{{2,20}}: [^\n\\]{{1,200}}|[A-Za-z0-9+/=_-]{{16,8192}}))*+"
+    rf"(?:{_GAP}*+[A-Za-z0-9+/]{{0,64}}={{1,2}})?)"
 )
+# JSON web tokens: a header and, dotted, what it is about and its signature. They are of any length.
+_TOKEN = re.compile(r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{10,}+\.eyJ[A-Za-z0-9_-]{4,}+(?:\.[A-Za-z0-9_-]*+)?")
+_MOST_TOKEN_CHARS = 16_000
 _VALUE = r"s?[\"']?\s{0,4}(?:=>|:=|[:=])\s{0,4}[\"']?(?P<value>[^\s\"'<>{}()\[\],;]{6,200})"
 _KEY_NAME = (
     r"(?:secret|token|api[_-]?key|access[_-]?key|auth[_-]?key|client[_-]?secret|private[_-]?key|credential)"
@@ -70,6 +75,11 @@ def _judge_keys(rules: list[tuple[str, "re.Pattern[str]"]], text: str) -> Iterat
         for found in expression.finditer(text):
             if _bits(found.group()) >= _LEAST_BITS:
                 yield found.start(), found.end(), 0.95, rule
+
+
+def _judge_token(text: str) -> Iterator[Judged]:
+    for found in _TOKEN.finditer(text):
+        yield found.start(), found.end(), 0.95, "web token"
 
 
 def _judge_private_key(text: str) -> Iterator[Judged]:
@@ -162,6 +172,14 @@ def make_recognisers() -> list[Recogniser]:
         Recogniser(Guard.SECRETS, API_KEY, starts, partial(_judge_keys, keys), 64, 320),
         _make_their_recogniser(),
         Recogniser(Guard.SECRETS, PRIVATE_KEY, private_key, _judge_private_key, 64, 8300),
+        Recogniser(
+            Guard.SECRETS,
+            API_KEY,
+            (Expression(r"\beyJ[A-Za-z0-9_-]{10}", is_trigger=True),),
+            _judge_token,
+            16,
+            _MOST_TOKEN_CHARS,
+        ),
         Recogniser(Guard.SECRETS, API_KEY, named, _judge_named_key, 32, 256),
         Recogniser(Guard.SECRETS, PASSWORD, passwords, _judge_password, 160, 256),
     ]

@@ -71,6 +71,8 @@ async def scan_or_pass(
     if not rules.types:
         return [()] * len(texts)
     try:
+        if rules.missing:
+            raise GuardsAway(f"nothing finds {', '.join(sorted(rules.missing))}")
         return await gateway.guards.scan(texts, keeps=keeps)
     except GuardsAway as error:
         _refuse_unseen(str(error), trace, passes=rules.fail_open)

@@ -46,7 +46,9 @@ class Guards:
 
 def make_guard(act: Act, *, cuts_streams: bool = False) -> tuple[AnswerGuard, Trace]:
     rule = Rule(act, TYPES)
-    answer = Rules({"pii": rule, "secrets": rule, "leak": Rule(Act.BLOCK, frozenset({"SYSTEM_PROMPT"}), 0.6)})
+    answer = Rules(
+        {"pii": rule, "secrets": rule, "leak": Rule(Act.BLOCK, frozenset({"SYSTEM_PROMPT"}), threshold=0.6)}
+    )
     messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": "Hello"}]
     body = msgspec.json.encode({"model": "m", "messages": messages})
     request = ChatEndpoint().read(body, Bounds(*[10**6] * 5), None)
