@@ -1,6 +1,7 @@
 """Whether an answer says what the system's message says: words in a row that stand in it, and in nobody else's text."""
 
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator
 
 from guards.finding import Finding, Guard
@@ -24,11 +25,14 @@ class SystemMessage:
     def __init__(self, texts: Iterable[Text]) -> None:
         """`texts`: all of the request."""
         self._rows: set[int] = set()
-        others: set[int] = set()
+        others = []
         for text in texts:
-            is_system = text.is_own and text.place.startswith(_SYSTEM_PLACES)
-            (self._rows if is_system else others).update(row for _, _, row in _rows(text.text))
-        self._rows -= others
+            if text.is_own and text.place.startswith(_SYSTEM_PLACES):
+                self._rows.update(row for _, _, row in _rows(text.text))
+            else:
+                others.append(text)
+        for text in others if self._rows else ():
+            self._rows.difference_update([row for _, _, row in _rows(text.text)])
 
     def find(self, text: str) -> Iterator[Finding]:
         """Where its words are said. The more in a row, the surer: 0.4 for 8 words, 1 for 20 and more."""
@@ -54,7 +58,10 @@ def _found(start: int, end: int, rows: int) -> Finding:
 
 def _rows(text: str) -> Iterator[tuple[int, int, int]]:
     """Every eight words in a row: from, to, and a number for them."""
-    words = [(found.start(), found.end(), found.group().lower()) for found in _WORD.finditer(text)]
-    for at in range(len(words) - _ROW + 1):
-        row = words[at : at + _ROW]
-        yield row[0][0], row[-1][1], hash(tuple(word for _, _, word in row))
+    words: deque[tuple[int, int]] = deque(maxlen=_ROW)
+    said: deque[str] = deque(maxlen=_ROW)
+    for found in _WORD.finditer(text):
+        words.append(found.span())
+        said.append(found.group().lower())
+        if len(words) == _ROW:
+            yield words[0][0], words[-1][1], hash(tuple(said))

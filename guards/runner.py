@@ -2,26 +2,17 @@
 
 import asyncio
 import logging
-import multiprocessing
-import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 
-from guards.apart import end_with_parent, scan_all
+from guards.apart import scan_all
 from guards.book import NO_GUARDS, GuardBook
 from guards.finding import Finding
+from guards.process import Apart, GuardsAway
 from guards.scanner import Scanner, Wanted
 
 logger = logging.getLogger(__name__)
 
 _AT_ONCE = 4_000  # by Scanner.weight
-_PROCESSES = 1
-_END_S = 2.0  # that the process has to end by itself
-
-
-class GuardsAway(Exception):
-    """The texts could not be looked through, or not in time."""
 
 
 class Runner:
@@ -29,9 +20,8 @@ class Runner:
 
     def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s
-        self._pool: ProcessPoolExecutor | None = None
+        self._apart = Apart(limit_s)
         self._making: asyncio.Future[Scanner | None] | None = None  # of the scanner for the policies in force
-        self._answered_at = 0.0  # when the process last did, by the monotonic clock; 0 before it is ready
         self.book: GuardBook = NO_GUARDS
 
     def take(self, book: GuardBook) -> None:
@@ -41,7 +31,7 @@ class Runner:
             self._making = None
             if wanted.types:
                 self._making = asyncio.get_running_loop().run_in_executor(None, _make_scanner, wanted)
-                self._submit(wanted, [])
+                self._apart.begin(scan_all, wanted, [])
 
     async def scan(self, texts: Sequence[str], *, keeps: bool = True) -> list[Sequence[Finding]]:
         """What is in each text; `keeps` in mind what is in it, should it come again. Raises GuardsAway."""
@@ -56,6 +46,10 @@ class Runner:
             scanner.remember(text, found[text] or ())
         return [found[text] or () for text in texts]
 
+    async def close(self) -> None:
+        """End the process."""
+        await self._apart.close()
+
     async def _ready(self) -> Scanner:
         making = self._making
         if making is None:
@@ -67,64 +61,12 @@ class Runner:
             raise GuardsAway("what looks is not ready")
         return scanner
 
-    async def close(self) -> None:
-        """End the process, and wait until what it shares with us is given back."""
-        pool, self._pool = self._pool, None
-        if pool is None:
-            return
-        ending = asyncio.create_task(asyncio.to_thread(pool.shutdown, cancel_futures=True))
-        await asyncio.wait([ending], timeout=_END_S)
-        if not ending.done():
-            _kill_processes()
-        await ending
-
     async def _scan_apart(self, wanted: Wanted, texts: list[str]) -> list[tuple[Finding, ...]]:
-        started = time.monotonic()
         try:
-            async with asyncio.timeout(self._limit_s):
-                return await self._submit(wanted, texts)
-        except TimeoutError:
-            if (
-                0 < self._answered_at < started
-            ):  # it was ready, and has answered nobody since: it hangs for ever
-                _kill_processes()
-                self._pool = None
-                self._submit(wanted, [])  # the next one makes itself ready
-            raise GuardsAway(f"it took longer than {self._limit_s} s") from None
-        except BrokenProcessPool:
-            self._pool = None  # the next call begins another
-            raise GuardsAway("its process ended") from None
-
-    def _submit(self, wanted: Wanted, texts: list[str]) -> "asyncio.Future[list[tuple[Finding, ...]]]":
-        loop = asyncio.get_running_loop()
-        try:
-            future = loop.run_in_executor(self._process(), scan_all, wanted, texts)
-        except BrokenProcessPool:  # it has ended since; nothing of ours was in it
-            self._pool = None
-            future = loop.run_in_executor(self._process(), scan_all, wanted, texts)
-        future.add_done_callback(self._note)
-        return future
-
-    def _note(self, future: "asyncio.Future[list[tuple[Finding, ...]]]") -> None:
-        if future.cancelled():
-            return
-        if (error := future.exception()) is None:
-            self._answered_at = time.monotonic()
-        else:
-            logger.error("Texts could not be looked through: %r", error)
-
-    def _process(self) -> ProcessPoolExecutor:
-        if self._pool is None:
-            self._answered_at = 0.0
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(_PROCESSES, mp_context=context, initializer=end_with_parent)
-        return self._pool
-
-
-def _kill_processes() -> None:
-    """Those that look through texts: a worker has no other children of this kind."""
-    for process in multiprocessing.active_children():
-        process.kill()
+            return await self._apart.run(scan_all, wanted, texts)
+        except GuardsAway:
+            self._apart.begin(scan_all, wanted, [])  # where it was replaced, the next one makes itself ready
+            raise
 
 
 def _make_scanner(wanted: Wanted) -> Scanner | None:

@@ -6,7 +6,7 @@ form itself, and media. What is passed on is what was read: no second value of a
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -18,7 +18,11 @@ _encode = msgspec.json.Encoder().encode
 _MARKS = frozenset(
     {"call_id", "id", "item_id", "model", "object", "role", "status", "tool_call_id", "tool_use_id", "type"}
 )
-_MARK = re.compile(r"[A-Za-z0-9_.:/-]{0,64}\Z")
+_MARK = re.compile(r"(?=.*[A-Za-z]|\Z)[A-Za-z0-9_.:/-]{0,64}\Z")
+# What is below them has no form: callers and models fill it as they like.
+_FREE = frozenset({"metadata", "arguments"})
+_TOOL_USES = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
+_ECHOED = ("instructions", "input", "tools", "tool_choice", "metadata", "prompt", "text", "user", "reasoning")
 SIGNED = frozenset({"thinking", "signature", "encrypted_content", "data"})
 _MEDIA = frozenset({"data", "file_data", "url", "image_url", "signature", "encrypted_content"})
 _MEDIA_FORM = re.compile(r"(?:data:[a-z0-9.+/;=-]*,)?[A-Za-z0-9+/_=\r\n-]{64,}\Z")
@@ -39,6 +43,11 @@ class Text:
 
     __slots__ = ("_holder", "_key", "is_fixed", "is_own", "place", "text")
 
+    @property
+    def where(self) -> tuple[int, Any]:
+        """The id of what holds it, and its key there."""
+        return id(self._holder), self._key
+
     def __init__(
         self, holder: Any, key: Any, place: str, text: str, *, is_fixed: bool = False, is_own: bool = False
     ) -> None:
@@ -57,10 +66,12 @@ class Text:
 class Texts:
     """Of one request, or of one answer."""
 
-    def __init__(self, root: dict[str, Any], *, is_answer: bool = False) -> None:
-        """`root`: what holds them, decoded."""
+    def __init__(
+        self, root: dict[str, Any], *, is_answer: bool = False, but: Container[tuple[int, Any]] = ()
+    ) -> None:
+        """`root`: what holds them, decoded; `but` what stands there: the id of its holder, and its key."""
         self._root = root
-        self.all = list(_walk(root, is_answer=is_answer))
+        self.all = list(_walk(root, is_answer=is_answer, but=but))
 
     @classmethod
     def of_request(cls, fields: Mapping[str, msgspec.Raw]) -> "Texts":
@@ -78,9 +89,13 @@ class Texts:
         return cls(root)
 
     @classmethod
-    def of_answer(cls, answer: dict[str, Any]) -> "Texts":
-        """Of a decoded answer, or of an event of a stream; they are replaced in it."""
-        return cls({"answer": answer}, is_answer=True)
+    def of_answer(cls, answer: dict[str, Any], but: Iterable[tuple[int, Any]] = ()) -> "Texts":
+        """Of a decoded answer, or of an event of a stream, `but` what stands there; they are replaced in it. What is
+        only told back of the request, as a response does, is none of them."""
+        told = answer.get("response", answer)
+        is_response = isinstance(told, dict) and told.get("object") == "response"
+        echoed = {(id(told), name) for name in _ECHOED} if is_response else set()
+        return cls({"answer": answer}, is_answer=True, but=echoed.union(but))
 
     def encode(self) -> bytes:
         """The request's body with the texts as they are now. Raises Unreadable."""
@@ -90,25 +105,35 @@ class Texts:
             raise Unreadable("The request has too many levels.") from None
 
 
-def _walk(root: dict[str, Any], *, is_answer: bool) -> Iterator[Text]:
-    """In their order; without recursion, however deep it is. Numbers of an answer are the form's own, and what a
-    provider has signed must come back to it as it is."""
-    stack: list[tuple[Any, Any, str, bool]] = [(root, name, name, name in _OWN) for name in reversed(root)]
+def _walk(root: dict[str, Any], *, is_answer: bool, but: Container[tuple[int, Any]]) -> Iterator[Text]:
+    """In their order; without recursion, however deep it is. Below what callers and models fill as they like there are
+    no marks of the form. Other numbers of an answer are the form's own, and what a provider has signed must come back
+    to it as it is."""
+    stack: list[tuple[Any, Any, str, bool, bool]] = [
+        (root, name, name, name in _OWN, name in _FREE) for name in reversed(root)
+    ]
     while stack:
-        holder, key, place, is_own = stack.pop()
+        holder, key, place, is_own, is_free = stack.pop()
+        if but and (id(holder), key) in but:
+            continue
         value = holder[key]
         if isinstance(value, str):
-            if not _is_form(key, value):
-                yield Text(holder, key, place, value, is_fixed=is_answer and key in SIGNED, is_own=is_own)
+            if is_free or not _is_form(key, value):
+                is_fixed = is_answer and not is_free and key in SIGNED
+                yield Text(holder, key, place, value, is_fixed=is_fixed, is_own=is_own)
         elif isinstance(value, dict):
             is_own = is_own or value.get("role") in _OWN_ROLES
-            stack += [(value, name, f"{place}.{_shown(name)}", is_own) for name in reversed(value)]
+            is_free = is_free or key in _FREE or (key == "input" and holder.get("type") in _TOOL_USES)
+            stack += [(value, name, f"{place}.{_shown(name)}", is_own, is_free) for name in reversed(value)]
             for name in value:
                 if not _NAME.match(name):
                     yield Text(value, name, f"{place}.*", name, is_fixed=True, is_own=is_own)
         elif isinstance(value, list):
-            stack += [(value, index, f"{place}[{index}]", is_own) for index in range(len(value) - 1, -1, -1)]
-        elif is_answer:
+            stack += [
+                (value, index, f"{place}[{index}]", is_own, is_free)
+                for index in range(len(value) - 1, -1, -1)
+            ]
+        elif is_answer and not is_free:
             continue
         elif type(value) in (int, float) and not -_SHORTEST_NUMBER < value < _SHORTEST_NUMBER:
             yield Text(holder, key, place, str(value), is_own=is_own)

@@ -4,7 +4,7 @@ What looks at them, or changes them, may hold the end of a text back until more 
 next piece, or before the text ends. Everything else passes as it came.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -14,29 +14,49 @@ from routing.sse import data_of, split_frames
 encode_event = msgspec.json.Encoder().encode
 # Texts that are JSON themselves.
 JSON_TEXTS = frozenset({"arguments", "partial_json"})
+_DONE = b"[DONE]"
 
-TextKey = tuple[Any, ...]  # which text of the stream; the last of it is the name of its field
+# Where something stands in an event: the id of what holds it, and its key there.
+Where = tuple[int, Any]
+
+
+class Key(NamedTuple):
+    """Which text of a stream. `name`: of its field; `is_answer`: it is what the model answers, and not what it thinks,
+    refuses, or gives to tools."""
+
+    path: tuple[Any, ...]
+    name: str
+    is_answer: bool = False
 
 
 class Filter(Protocol):
     """What is done with the texts."""
 
-    async def take(self, text: TextKey, said: str, *, ends: bool) -> tuple[str, int]:
-        """`said`: what was held of the text and what has come. What the caller is told, and how much of `said` that
+    def begin(self, event: dict[str, Any]) -> bool:
+        """Change an event before anything else is done with it. Returns whether that was done."""
+        ...
+
+    async def take(self, text: Key, said: str, *, ends: bool) -> tuple[str, int]:
+        """`said`: what is held of the text and what has come. What the caller is told, and how much of `said` that
         covers: the rest is held. All of it where the text `ends`."""
         ...
 
-    async def change(self, event: dict[str, Any]) -> bool:
-        """Change an event that holds no piece, but maybe texts that came before. Returns whether that was done."""
+    async def change(self, event: dict[str, Any], pieces: Collection[Where]) -> bool:
+        """Change what an event holds besides `pieces`, which were taken. Returns whether that was done."""
+        ...
+
+    def pass_unread(self, frame: bytes) -> bytes:
+        """What becomes of a frame that is none of the form's."""
         ...
 
 
-class _Slot(NamedTuple):
-    """A piece of a text: which text it is, and where the piece stands in its event."""
+class Slot(NamedTuple):
+    """A piece of a text: which text it is, where the piece stands in its event, and the way there."""
 
-    text: TextKey
+    text: Key
     holder: dict[str, Any]
     key: str
+    way: tuple[tuple[Any, Any], ...] = ()
 
 
 class _Held(NamedTuple):
@@ -51,13 +71,15 @@ class Pieces:
 
     def __init__(self, operation: str, texts: Filter) -> None:
         self._texts = texts
-        self._form = _FORMS[operation]
-        self._open: dict[TextKey, _Held] = {}
+        self._form = FORMS[operation]
+        self._open: dict[Key, _Held] = {}
         self._added = 0  # events of ours
         self._number = 0  # of the last event, where events have numbers
 
     async def feed(self, piece: bytes) -> bytes:
         """The piece as the caller is to see it; empty while all of it is held."""
+        if b"\r" in piece:  # a line may end so; within JSON it cannot stand
+            piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         return b"".join([await self._frame(frame) for frame in split_frames(piece)])
 
     async def close(self) -> bytes:
@@ -66,29 +88,31 @@ class Pieces:
 
     async def _frame(self, frame: bytes) -> bytes:
         data = data_of(frame)
-        if data == b"[DONE]":
+        if data == _DONE:
             return await self.close() + frame
+        if not data:
+            return frame  # a comment
         try:
             event = msgspec.json.decode(data)
-        except (msgspec.DecodeError, RecursionError):
-            return frame
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return self._texts.pass_unread(frame)
         if not isinstance(event, dict):
-            return frame
+            return self._texts.pass_unread(frame)
+        is_changed = self._texts.begin(event)
         slots = list(self._form.slots(event))
         going_on = {slot.text for slot in slots}
         ended = [text for text in self._open if text not in going_on and self._form.ends(event, text)]
         before = b"".join([await self._give_out(text) for text in ended])
-        is_changed = self._number_anew(event)
+        is_changed |= self._number_anew(event)
         for slot in slots:
             is_changed |= await self._take(event, data, slot)
-        if not slots:
-            is_changed |= await self._texts.change(event)
+        is_changed |= await self._texts.change(event, {(id(slot.holder), slot.key) for slot in slots})
         if not is_changed:
             return before + frame
         is_empty = bool(slots) and not any(slot.holder[slot.key] for slot in slots)
         return before if is_empty and self._form.may_drop(event) else before + self._write(event)
 
-    async def _take(self, event: dict[str, Any], data: bytes, slot: _Slot) -> bool:
+    async def _take(self, event: dict[str, Any], data: bytes, slot: Slot) -> bool:
         """Put what may be told into a slot, and hold the rest. Returns whether that changed it."""
         held, ends = self._open.pop(slot.text, None), self._form.ends(event, slot.text)
         said = slot.holder[slot.key] if held is None else held.said + slot.holder[slot.key]
@@ -99,15 +123,16 @@ class Pieces:
         slot.holder[slot.key] = told
         return is_changed
 
-    async def _give_out(self, text: TextKey) -> bytes:
-        """What is held of a text that ends."""
+    async def _give_out(self, text: Key) -> bytes:
+        """What is held of a text that ends, in an event that holds nothing else."""
         held = self._open.pop(text)
         told, _ = await self._texts.take(text, held.said, ends=True)
         if not told:
             return b""
         event = msgspec.json.decode(held.data)
-        for slot in self._form.slots(event):
-            slot.holder[slot.key] = told if slot.text == text else ""
+        (slot,) = [slot for slot in self._form.slots(event) if slot.text == text]
+        slot.holder[slot.key] = told
+        event = self._form.only(event, slot)
         self._added += 1
         if "sequence_number" in event:
             event["sequence_number"] = self._number + 1
@@ -125,9 +150,67 @@ class Pieces:
         return head.encode() + b"data: " + encode_event(event) + b"\n\n"
 
 
-def is_answer(text: TextKey) -> bool:
-    """Whether a text is what the model answers, and not what it thinks, refuses, or gives to tools."""
-    return text[-1] in ("content", "text") and "refusal" not in str(text[-2])
+class Form(Protocol):
+    """Where the texts of an answer are, by the form of its endpoint. `names_events`: they have a name besides."""
+
+    names_events: bool
+
+    def slots(self, event: dict[str, Any]) -> Iterator[Slot]:
+        """The pieces of texts that an event holds."""
+        ...
+
+    def ends(self, event: dict[str, Any], text: Key) -> bool:
+        """Whether a text ends with the event."""
+        ...
+
+    def may_drop(self, event: dict[str, Any]) -> bool:
+        """Whether nothing is left of an event whose texts are all held."""
+        ...
+
+    def only(self, event: dict[str, Any], slot: Slot) -> dict[str, Any]:
+        """The event with nothing in it but what one slot needs: an id or a name that came with it was told before."""
+        ...
+
+    def answers(self, answer: dict[str, Any]) -> Iterator[Where]:
+        """Where in a plain answer the texts are that the model answers."""
+        ...
+
+
+# Of a delta, what is no text that grows: names and marks, which come once, and what is no text at all.
+_NO_PIECES = frozenset({"role", "id", "type", "name", "format", "data", "signature", "encrypted_content"})
+_KEPT = ("index", "type")
+_ENVELOPE = ("id", "object", "created", "model", "system_fingerprint", "service_tier")
+
+
+def _pieces_in(delta: dict[str, Any], path: tuple[Any, ...]) -> Iterator[Slot]:
+    """Every text below a delta, however a backend names it."""
+    stack: list[tuple[Any, tuple[Any, ...], tuple[tuple[Any, Any], ...]]] = [(delta, path, ())]
+    while stack:
+        holder, path, way = stack.pop()
+        for key, value in holder.items() if isinstance(holder, dict) else enumerate(holder):
+            if isinstance(value, str):
+                if isinstance(holder, dict) and key not in _NO_PIECES:
+                    is_answer = (key == "content" and not way) or (key == "text" and _is_content(way))
+                    yield Slot(Key((*path, key), str(key), is_answer), holder, str(key), way)
+            elif isinstance(value, dict | list):
+                step = value.get("index", key) if isinstance(value, dict) else key
+                stack.append((value, (*path, step), (*way, (holder, key))))
+
+
+def _is_content(way: tuple[tuple[Any, Any], ...]) -> bool:
+    return len(way) == 2 and way[0][1] == "content"
+
+
+def _branch(slot: Slot) -> Any:
+    """What leads to a slot, from its delta on, and nothing beside."""
+    told: Any = _kept(slot.holder) | {slot.key: slot.holder[slot.key]}
+    for container, key in reversed(slot.way):
+        told = [told] if isinstance(container, list) else _kept(container) | {key: told}
+    return told
+
+
+def _kept(holder: dict[str, Any]) -> dict[str, Any]:
+    return {name: holder[name] for name in _KEPT if name in holder}
 
 
 class _Choices:
@@ -136,32 +219,23 @@ class _Choices:
     names_events = False
 
     @staticmethod
-    def slots(event: dict[str, Any]) -> Iterator[_Slot]:
+    def slots(event: dict[str, Any]) -> Iterator[Slot]:
         for choice in _dicts(event.get("choices")):
             number = choice.get("index")
             if isinstance(choice.get("text"), str):
-                yield _Slot((number, "text"), choice, "text")
-            delta = choice.get("delta")
-            if not isinstance(delta, dict):
-                continue
-            for key in ("content", "refusal", "reasoning_content", "reasoning"):
-                if isinstance(delta.get(key), str):
-                    yield _Slot((number, key), delta, key)
-            calls = [(call.get("index"), call.get("function")) for call in _dicts(delta.get("tool_calls"))]
-            for call, function in [*calls, (None, delta.get("function_call"))]:
-                if isinstance(function, dict) and isinstance(function.get("arguments"), str):
-                    yield _Slot((number, call, "arguments"), function, "arguments")
+                yield Slot(Key((number, "text"), "text", is_answer=True), choice, "text")
+            if isinstance(delta := choice.get("delta"), dict):
+                yield from _pieces_in(delta, (number,))
 
     @staticmethod
-    def ends(event: dict[str, Any], text: tuple[Any, ...]) -> bool:
+    def ends(event: dict[str, Any], text: Key) -> bool:
         return any(
-            choice.get("index") == text[0] and choice.get("finish_reason")
+            choice.get("index") == text.path[0] and choice.get("finish_reason")
             for choice in _dicts(event.get("choices"))
         )
 
     @staticmethod
     def may_drop(event: dict[str, Any]) -> bool:
-        """Whether nothing is left of an event whose texts are all held."""
         if event.get("usage"):
             return False
         return all(
@@ -169,28 +243,57 @@ class _Choices:
             for choice in _dicts(event.get("choices"))
         )
 
+    @staticmethod
+    def only(event: dict[str, Any], slot: Slot) -> dict[str, Any]:
+        is_own = any(slot.holder is choice for choice in _dicts(event.get("choices")))
+        told = {slot.key: slot.holder[slot.key]} if is_own else {"delta": _branch(slot)}
+        choice = {"index": slot.text.path[0], **told, "finish_reason": None}
+        return {name: event[name] for name in _ENVELOPE if name in event} | {"choices": [choice]}
+
+    @staticmethod
+    def answers(answer: dict[str, Any]) -> Iterator[Where]:
+        for choice in _dicts(answer.get("choices")):
+            yield id(choice), "text"
+            if isinstance(message := choice.get("message"), dict):
+                yield id(message), "content"
+                for part in _dicts(message.get("content")):
+                    yield id(part), "text"
+
 
 class _Blocks:
-    """Anthropic's messages: pieces of texts by content block. What is thought is left as it is: it is signed."""
+    """Anthropic's messages: pieces of texts by content block. What is thought is signed as a whole."""
 
     names_events = True
-    _PIECES = {"text_delta": "text", "input_json_delta": "partial_json"}
+    _PIECES = {"text_delta": "text", "input_json_delta": "partial_json", "thinking_delta": "thinking"}
 
     @classmethod
-    def slots(cls, event: dict[str, Any]) -> Iterator[_Slot]:
+    def slots(cls, event: dict[str, Any]) -> Iterator[Slot]:
         delta = event.get("delta")
         if event.get("type") == "content_block_delta" and isinstance(delta, dict):
             key = cls._PIECES.get(str(delta.get("type")), "")
             if isinstance(delta.get(key), str):
-                yield _Slot((event.get("index"), key), delta, key)
+                yield Slot(Key((event.get("index"), key), key, key == "text"), delta, key)
 
     @staticmethod
-    def ends(event: dict[str, Any], text: tuple[Any, ...]) -> bool:
-        return event.get("type") == "content_block_stop" and event.get("index") == text[0]
+    def ends(event: dict[str, Any], text: Key) -> bool:
+        return event.get("type") == "content_block_stop" and event.get("index") == text.path[0]
 
     @staticmethod
     def may_drop(event: dict[str, Any]) -> bool:
         return True
+
+    @staticmethod
+    def only(event: dict[str, Any], slot: Slot) -> dict[str, Any]:
+        return event
+
+    @staticmethod
+    def answers(answer: dict[str, Any]) -> Iterator[Where]:
+        for block in _dicts(answer.get("content")):
+            if block.get("type") == "text":
+                yield id(block), "text"
+
+
+_ITEM_TEXT = "response.output_text"
 
 
 class _Items:
@@ -199,19 +302,32 @@ class _Items:
     names_events = True
 
     @staticmethod
-    def slots(event: dict[str, Any]) -> Iterator[_Slot]:
+    def slots(event: dict[str, Any]) -> Iterator[Slot]:
         kind = str(event.get("type"))
         if kind.endswith(".delta") and isinstance(event.get("delta"), str):
+            kind = kind.removesuffix(".delta")
             name = "arguments" if "arguments" in kind else "text"
-            yield _Slot((*_place(event), kind.removesuffix(".delta"), name), event, "delta")
+            yield Slot(Key((*_place(event), kind), name, kind == _ITEM_TEXT), event, "delta")
 
     @staticmethod
-    def ends(event: dict[str, Any], text: tuple[Any, ...]) -> bool:
-        return event.get("type") == f"{text[-2]}.done" and _place(event) == text[:-2]
+    def ends(event: dict[str, Any], text: Key) -> bool:
+        return event.get("type") == f"{text.path[-1]}.done" and _place(event) == text.path[:-1]
 
     @staticmethod
     def may_drop(event: dict[str, Any]) -> bool:
         return False  # the numbers of events have no gaps
+
+    @staticmethod
+    def only(event: dict[str, Any], slot: Slot) -> dict[str, Any]:
+        return {**event, "logprobs": []} if "logprobs" in event else event
+
+    @staticmethod
+    def answers(answer: dict[str, Any]) -> Iterator[Where]:
+        for item in _dicts(answer.get("output")):
+            if item.get("type") == "message":
+                for part in _dicts(item.get("content")):
+                    if part.get("type") == "output_text":
+                        yield id(part), "text"
 
 
 def _place(event: dict[str, Any]) -> tuple[Any, ...]:
@@ -227,9 +343,9 @@ def _dicts(value: Any) -> list[dict[str, Any]]:
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
-_FORMS: dict[str, Any] = {
-    "chat": _Choices,
-    "completions": _Choices,
-    "messages": _Blocks,
-    "responses": _Items,
+FORMS: dict[str, Form] = {
+    "chat": _Choices(),
+    "completions": _Choices(),
+    "messages": _Blocks(),
+    "responses": _Items(),
 }

@@ -28,6 +28,7 @@ from billing.tokens import TokenCounter, load_counter
 from billing.usage import Usage
 from guards.external.asking import Externals
 from guards.runner import Runner
+from guards.schema import Schemas
 from outbound.dial import Dialer
 from outbound.pool import Pool
 from routing.choice import Chooser
@@ -145,6 +146,7 @@ class Gateway:
         self.ledger: Ledger
         self.admissions: Admissions
         self.guards = Runner(options.guard_s)
+        self.schemas = Schemas(options.guard_s)
         self.externals: Externals
         self._counters = DatabaseThreads(1)  # sums of a rebuild hold up no look-up of a key
         self.metrics: Metrics
@@ -173,7 +175,7 @@ class Gateway:
         self._backend_news = BackendNews(self.board, options.redis_url, events.take)
         self.counter = await asyncio.to_thread(load_counter)
         self._pool = Pool(Dialer(options.private_backends))
-        self.externals = Externals(self._pool)
+        self.externals = Externals(self._pool, options.guard_s)
         tokens = EntraTokens(self._pool, options.entra_authority)
         self._providers = {
             name: HttpProvider(api, self._pool, tokens, max_answer_bytes=options.max_answer_bytes)
@@ -220,6 +222,7 @@ class Gateway:
         await self.configuration.close()
         self._pool.close()
         await self.guards.close()
+        await self.schemas.close()
         await asyncio.to_thread(self._database.close)
         await asyncio.to_thread(self._counters.close)
         self.metrics.close()

@@ -8,7 +8,7 @@ from guards.external.asking import ExternalAway
 from guards.finding import Finding, Guard
 from guards.look import Looked, Noted, look
 from guards.policy import Rules, Side
-from guards.runner import GuardsAway
+from guards.process import GuardsAway
 from guards.texts import Texts, Unreadable
 from routing.call import Call
 from routing.endpoints.base import Request
@@ -34,7 +34,7 @@ async def guard(gateway: Gateway, call: Call, request: Request, trace: Trace) ->
         return request
     texts = read_texts(request)
     found = await scan_or_pass(gateway, policy.request, [text.text for text in texts.all], trace)
-    looked = look(texts, policy.request, found)
+    looked = look(texts, policy.request, [its or () for its in found])
     note(gateway, looked.noted, trace)
     trace.vault, trace.tags = looked.vault, looked.tags
     if not looked.blocked:  # what is refused, and what is redacted, is nobody else's business
@@ -65,22 +65,22 @@ def resume(looked: Looked, texts: Texts, request: Request, bounds: Bounds, path_
 
 async def scan_or_pass(
     gateway: Gateway, rules: Rules, texts: list[str], trace: Trace, *, keeps: bool = True
-) -> list[Sequence[Finding]]:
-    """What is in each text; nothing where the guards cannot look and each of the rules lets that pass, which is noted.
+) -> list[Sequence[Finding] | None]:
+    """What is in each text; None where the guards cannot look and each of the rules lets that pass, which is noted.
     `keeps`: texts that may come again. Raises GatewayError."""
     if not rules.types:
         return [()] * len(texts)
     try:
         if rules.missing:
             raise GuardsAway(f"nothing finds {', '.join(sorted(rules.missing))}")
-        return await gateway.guards.scan(texts, keeps=keeps)
+        return [*await gateway.guards.scan(texts, keeps=keeps)]
     except GuardsAway as error:
         _refuse_unseen(str(error), trace, passes=rules.fail_open)
         unseen = [
             Noted(name, "", "", "", UNAVAILABLE, 0.0) for name in rules.by_guard if name != Guard.EXTERNAL
         ]
         note(gateway, [each for each in unseen if each not in trace.findings], trace)
-        return [()] * len(texts)
+        return [None] * len(texts)
 
 
 async def look_elsewhere(gateway: Gateway, texts: Texts, rules: Rules, side: Side, trace: Trace) -> Looked:

@@ -44,7 +44,7 @@ async def complete(gateway: Gateway, call: Call, endpoint: Endpoint, trace: Trac
     trace.end_user = clean_text(call.headers.get("x-user-id") or request.end_user)
     model = find_granted_model(snapshot, caller, request.model, trace)
     request = await guard(gateway, call, request, trace)
-    answers = guard_answers(gateway, request, trace)
+    answers = await guard_answers(gateway, request, trace)
     reach = reach_of(snapshot, caller, request, model, trace)
     reply = await answer_once(
         gateway, call, request, trace, lambda: answer(gateway, call, request, reach, answers, trace)
@@ -67,8 +67,7 @@ async def answer(
         body = await call_plain(gateway, request, attempts, trace)
         return Reply(body=body if answers is None else await answers.check(body, trace))
     call.client.cancel_when_gone()
-    watch = None if answers is None else answers.watch(request.endpoint.operation, trace)
-    stream = relay_stream(gateway, call, request, attempts, watch, trace)
+    stream = relay_stream(gateway, call, request, attempts, answers, trace)
     first_piece, limit_s = await anext(stream), attempts.stream_limit_s + _SLACK_S
     return Reply(headers=dict(_STREAM_HEADERS), first_piece=first_piece, stream=stream, send_within_s=limit_s)
 

@@ -1,13 +1,13 @@
 """Values in place of their placeholders on the way back to the caller, plain and streamed, in every form."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from typing import Any
 
 import msgspec
 
 from guards.redaction import Vault
 from guards.texts import SIGNED
-from routing.answer_pieces import JSON_TEXTS, Pieces, TextKey, encode_event
+from routing.answer_pieces import JSON_TEXTS, Key, Pieces, Where, encode_event
 from routing.call import Reply
 
 
@@ -47,7 +47,7 @@ def restore_body(body: bytes, vault: Vault) -> bytes:
         return body
     try:
         answer = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return body
     root = {"": answer}
     _restore_all(root, vault)
@@ -77,12 +77,22 @@ class Restorer:
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
 
-    async def take(self, text: TextKey, said: str, *, ends: bool) -> tuple[str, int]:
+    def begin(self, event: dict[str, Any]) -> bool:
         """See answer_pieces.Filter."""
+        return False
+
+    async def take(self, text: Key, said: str, *, ends: bool) -> tuple[str, int]:
+        """See answer_pieces.Filter."""
+        if text.name in SIGNED:
+            return said, len(said)
         cut = len(said) if ends else self._vault.open_end(said)
-        restore = self._vault.restore_json if text[-1] in JSON_TEXTS else self._vault.restore
+        restore = self._vault.restore_json if text.name in JSON_TEXTS else self._vault.restore
         return restore(said[:cut]), cut
 
-    async def change(self, event: dict[str, Any]) -> bool:
+    async def change(self, event: dict[str, Any], pieces: Collection[Where]) -> bool:
+        """See answer_pieces.Filter; beside a piece there is nothing that the model says."""
+        return not pieces and _restore_all({"": event}, self._vault)
+
+    def pass_unread(self, frame: bytes) -> bytes:
         """See answer_pieces.Filter."""
-        return _restore_all({"": event}, self._vault)
+        return frame

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from billing.usage import Usage
 from outbound.bell import Bell
+from routing.answer_guarding import AnswerGuard
 from routing.answer_pieces import Pieces
 from routing.attempts import Attempts, stream_limit_s
 from routing.call import Call
@@ -37,11 +38,11 @@ async def relay_stream(
     call: Call,
     request: Request,
     attempts: Attempts,
-    watch: Pieces | None,
+    answers: AnswerGuard | None,
     trace: Trace,
 ) -> AsyncGenerator[bytes, None]:
-    """The pieces to send to the caller as they come: whole frames, or a comment after a silence. What `watch` holds of
-    them comes with a later one.
+    """The pieces to send to the caller as they come: whole frames, or a comment after a silence. What is held of
+    them until `answers` has looked at it comes with a later one.
 
     A backend that fails before its first byte is followed by another, also after comments were sent. Before the
     first piece the last failure is raised, so that it becomes a real status. After it, a failure ends the stream
@@ -52,6 +53,7 @@ async def relay_stream(
     trace.is_the_streams = True
     source = _Source(gateway, request, attempts, trace)
     growth = None if trace.reserve is None else Growth(gateway, trace, trace.reserve)
+    watch = None if answers is None else answers.watch(trace)
     is_committed, was_told = False, True
     ending: GatewayError | None = gateway_stopped()  # unless we learn better
     try:
@@ -66,9 +68,11 @@ async def relay_stream(
                 yield piece
             if cut is not None:
                 raise cut
-        if watch is not None and (piece := await watch.close()):
-            is_committed = True
-            yield piece
+        if answers is not None and watch is not None:
+            if piece := await watch.close():
+                is_committed = True
+                yield piece
+            await answers.check_last(source.backend.relay.texts(), trace)
         ending = None
     except GatewayError as error:
         ending = error
@@ -104,6 +108,9 @@ async def _watched(watch: Pieces | None, closing: bytes, relay: Relay) -> bytes:
         return closing if watch is None else await watch.feed(closing)
     except GatewayError as error:
         return relay.failing(error)
+    except Exception:
+        logger.exception("The last frames of a stream could not be looked through.")
+        return relay.failing(internal_error())
 
 
 class _Source:

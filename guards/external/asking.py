@@ -22,6 +22,7 @@ from outbound.post import post
 logger = logging.getLogger(__name__)
 
 _AT_ONCE = 8  # questions of one call to one guard
+_MOST_QUESTIONS = 200  # of one call to one guard: each may have to be paid
 _MOST_BYTES = 1024**2  # of an answer
 _OVERLAP = 200  # characters of a text that is too long for one question
 _PROBE_S = 10.0
@@ -42,8 +43,10 @@ class _Known(NamedTuple):
 class Externals:
     """One worker's. What was said of a text is remembered by its digest: of a conversation only the last is new."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, limit_s: float) -> None:
+        """`limit_s`: for all questions of one call to one guard."""
         self._pool = pool
+        self._limit_s = limit_s
         self._breakers: dict[str, Breaker] = {}
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
 
@@ -65,22 +68,27 @@ class Externals:
     async def _ask(
         self, external: External, parts: Sequence[str], side: str
     ) -> Mapping[str, list[Verdict] | None]:
-        most, slots = FORMS[external.form].most_texts, asyncio.Semaphore(_AT_ONCE)
-        groups = [parts[at : at + most] for at in range(0, len(parts), most)]
+        most = FORMS[external.form].most_texts
+        groups = iter([parts[at : at + most] for at in range(0, len(parts), most)])
+        if len(parts) > most * _MOST_QUESTIONS:
+            raise ExternalAway(f"{external.name}: more than {_MOST_QUESTIONS} questions")
+        said: dict[str, list[Verdict] | None] = {}
 
-        async def ask(group: Sequence[str]) -> None:
-            async with slots:
+        async def ask() -> None:
+            for group in groups:
                 for part, verdicts in zip(group, await self._ask_once(external, group, side), strict=True):
                     said[part] = verdicts
                     self._remember(external, part, side, verdicts)
 
-        said: dict[str, list[Verdict] | None] = {}
+        askers = [asyncio.create_task(ask()) for _ in range(min(_AT_ONCE, len(parts)))]
         try:
-            async with asyncio.TaskGroup() as tasks:
-                for group in groups:
-                    tasks.create_task(ask(group))
-        except* ExternalAway as failures:
-            raise failures.exceptions[0] from None
+            async with asyncio.timeout(self._limit_s):
+                await asyncio.gather(*askers)
+        except TimeoutError:
+            raise ExternalAway(f"{external.name}: no answer to all within {self._limit_s} s") from None
+        finally:
+            for asker in askers:
+                asker.cancel()
         return said
 
     async def _ask_once(self, external: External, texts: Sequence[str], side: str) -> list[list[Verdict]]:
@@ -114,12 +122,12 @@ class Externals:
             failure = f"no answer within {external.timeout_s} s"
         except UpstreamFailure as error:
             failure = type(error).__name__
-        except (LookupError, TypeError, ValueError, AttributeError, RecursionError, msgspec.DecodeError):
+        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError):
             status, failure = 0, "an answer of another form"
         finally:
             if failure or status:
                 breaker.record(Outcome(status), time.monotonic(), is_probe=is_probe)
-            else:
+            elif is_probe:
                 breaker.drop_probe(time.monotonic())
         raise ExternalAway(f"{external.name}: {failure}")
 

@@ -46,7 +46,7 @@ def stand_in(backend_port: int) -> Iterator[StandIn]:
 async def asking(stand_in: StandIn) -> AsyncIterator[Externals]:
     pool = Pool(Dialer({f"127.0.0.1:{stand_in.port}"}))
     try:
-        yield Externals(pool)
+        yield Externals(pool, 5)
     finally:
         pool.close()
 
@@ -139,6 +139,34 @@ class TestAsking:
             later = time.monotonic() + 11
             monkeypatch.setattr("guards.external.asking.time.monotonic", lambda: later)
             assert await externals.find(external(stand_in), ["fine"], "request") == [[]]
+
+    async def test_a_number_that_is_none_is_no_answer(self, stand_in: StandIn) -> None:
+        for score in ("9" * 400, "1.5", "-1", "NaN", '"high"', "null"):
+            stand_in.garbage = f'{{"results": [{{"flagged": true, "score": {score}}}]}}'.encode()
+            async with asking(stand_in) as externals:
+                with pytest.raises(ExternalAway, match="X: an answer of another form"):
+                    await externals.find(external(stand_in), ["fine"], "request")
+
+    async def test_a_call_asks_so_much_and_waits_so_long(self, stand_in: StandIn) -> None:
+        async with asking(stand_in) as externals:
+            with pytest.raises(ExternalAway, match="more than 200 questions"):
+                await externals.find(
+                    external(stand_in, "lakera"), [f"text {n}" for n in range(201)], "request"
+                )
+            assert stand_in.seen == []
+            assert (
+                len(await externals.find(external(stand_in), [f"t {n}" for n in range(300)], "request"))
+                == 300
+            )
+        stand_in.hangs_s = 0.3
+        started = time.monotonic()
+        pool = Pool(Dialer({f"127.0.0.1:{stand_in.port}"}))
+        with pytest.raises(ExternalAway, match=r"no answer to all within 0\.5 s"):
+            await Externals(pool, 0.5).find(
+                external(stand_in, "lakera"), [f"text {n}" for n in range(100)], "request"
+            )
+        pool.close()
+        assert time.monotonic() - started < 1.0
 
     async def test_nobody_there(self, stand_in: StandIn) -> None:
         there = external(stand_in)

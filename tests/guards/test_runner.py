@@ -14,7 +14,8 @@ import pytest
 
 from guards.book import GuardBook
 from guards.finding import Finding
-from guards.runner import GuardsAway, Runner
+from guards.process import GuardsAway
+from guards.runner import Runner
 from guards.scanner import Wanted
 from tests.factories import Caller, make_caller, wait_for_record
 from tests.guards.policies import make_policy
@@ -86,13 +87,13 @@ async def test_what_takes_too_long_is_given_up() -> None:
         await runner.scan([LONG])
         (process,) = processes_of(os.getpid())
         process.send_signal(signal.SIGSTOP)
-        runner._limit_s = 0.3
+        runner._apart.limit_s = 0.3
         started = time.monotonic()
         with pytest.raises(GuardsAway, match=r"longer than 0\.3 s"):
             await runner.scan([f"{LONG} 2"])
         assert time.monotonic() - started < 2
         assert len((await runner.scan([SAID]))[0]) == 3, "short texts need no process"
-        runner._limit_s = 20
+        runner._apart.limit_s = 20
         assert len((await runner.scan([f"{LONG} 3"]))[0]) == 3, "another process takes its place"
 
 
