@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 def luhn(value: str) -> bool:
     """Of payment cards and many national numbers."""
-    digits = [int(each) for each in value if each.isdigit()]
+    digits = [int(each) for each in value if each.isdecimal()]
     if len(digits) < 2:
         return False
     doubled = [
@@ -19,13 +19,13 @@ def mod_97(value: str) -> bool:
     plain = "".join(filter(str.isalnum, value)).upper()
     if len(plain) < 5 or not plain.isascii():
         return False
-    moved = plain[4:] + plain[:4] if plain[:2].isalpha() and plain[2:4].isdigit() else plain
+    moved = plain[4:] + plain[:4] if plain[:2].isalpha() and plain[2:4].isdecimal() else plain
     return int("".join(str(int(each, 36)) for each in moved)) % 97 == 1
 
 
 def mod_11(value: str) -> bool:
     """ISO 7064 MOD 11-2 of ISNIs and ORCIDs; X stands for ten."""
-    plain = [each for each in value.upper() if each.isdigit() or each == "X"]
+    plain = [each for each in value.upper() if each.isdecimal() or each == "X"]
     if len(plain) < 2 or "X" in plain[:-1]:
         return False
     total = 0

@@ -86,7 +86,7 @@ def look(
     to_redact: list[tuple[Text, list[Finding]]] = []
     for text, its in zip(texts.all, found, strict=True):
         redacted: list[Finding] = []
-        for finding in wanted_of(its, rules, is_own=text.is_own):
+        for finding in wanted_of(text.placed(its), rules, is_own=text.is_own):
             act = act_on(finding, rules, is_fixed=text.is_fixed)
             notes.add(finding, text.place, act)
             tags |= rules.by_guard[finding.guard].tags

@@ -72,7 +72,8 @@ class Rules(msgspec.Struct, frozen=True):
     @property
     def missing(self) -> frozenset[str]:
         """What nothing can find."""
-        return frozenset().union(*[rule.missing for rule in self.by_guard.values()])
+        own = [rule.missing for guard, rule in self.by_guard.items() if guard != Guard.EXTERNAL]
+        return frozenset().union(*own)
 
     @property
     def fail_open(self) -> bool:

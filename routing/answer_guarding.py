@@ -7,6 +7,7 @@ beginning of something; or, where the policy says so, passed on at once, and cut
 import asyncio
 import re
 import string
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
@@ -18,8 +19,8 @@ from guards.look import Noted, Notes, act_on, look, redact, wanted_of
 from guards.policy import Act, Policy, Side
 from guards.redaction import Vault
 from guards.schema import schema_of
-from guards.texts import SIGNED, Texts
-from routing.answer_pieces import FORMS, Key, Pieces, Where, encode_event
+from guards.texts import SIGNED, Text, Texts
+from routing.answer_pieces import FORMS, JSON_TEXTS, Key, Pieces, Where, encode_event
 from routing.endpoints.base import Request
 from routing.gateway import Gateway
 from routing.guarding import ask_elsewhere, look_elsewhere, note, read_texts, scan_or_pass
@@ -35,6 +36,7 @@ _AT_ONCE = 4_000  # characters of which words in a row are looked for in the eve
 _PLACE = "answer"
 # A word that is not over may be the beginning of a key, however long it is.
 _WORD = string.ascii_letters + string.digits + "_+/=~.%@:-"
+_ESCAPED = re.compile(r"\\[nrtbf\"/\\]")
 _PART_OF_WORD = re.compile(r"\w*+")
 # What tells a text again, token by token.
 _TOLD_AGAIN = frozenset({"logprobs", "top_logprobs", "prompt_logprobs", "token_ids", "prompt_token_ids"})
@@ -97,19 +99,30 @@ class AnswerGuard:
             self.pass_unread(trace)
             return body
         is_changed = self.changes and take_out_told_again(answer)
-        texts, said = Texts.of_answer(answer), set(FORMS[self._operation].answers(answer))
-        found: list[Sequence[Finding]] = []
-        for text, its in zip(
-            texts.all, await self.find([text.text for text in texts.all], trace), strict=True
-        ):
-            is_said = text.where in said
-            whole = await self.find_in_whole(text.text, its, trace) if is_said else ()
-            found.append([*(its or ()), *whole])
-        looked = look(texts, self._rules, found, trace.vault)
+        texts = Texts.of_answer(answer)
+        found = await self.find([text.looked for text in texts.all], trace)
+        if self.judges_whole:
+            await self._judge_whole(answer, texts, found, trace)
+        looked = look(texts, self._rules, [its or () for its in found], trace.vault)
         note(self._gateway, looked.noted, trace)
         refuse(looked.blocked)
         refuse((await look_elsewhere(self._gateway, texts, self._rules, Side.ANSWER, trace)).blocked)
+        texts.close()
         return encode_event(answer) if is_changed or looked.vault is not None else body
+
+    async def _judge_whole(
+        self, answer: dict[str, Any], texts: Texts, found: list[Sequence[Finding] | None], trace: Trace
+    ) -> None:
+        """Add what is to be said of each text that the model answers, as a whole."""
+        within: dict[Where, list[Finding]] = defaultdict(list)
+        for text, its in zip(texts.all, found, strict=True):
+            within[text.where] += its or ()
+        is_unseen = None in found
+        for holder, key in FORMS[self._operation].answers(answer):
+            if isinstance(said := holder.get(key), str):
+                known = None if is_unseen else within[id(holder), key]
+                found.append(await self.find_in_whole(said, known, trace))
+                texts.all.append(Text(holder, key, _PLACE, said))
 
     async def find(self, texts: list[str], trace: Trace) -> list[Sequence[Finding] | None]:
         """What is in each of several texts or pieces of texts; None for what could not be looked at, and may pass."""
@@ -151,7 +164,8 @@ class AnswerGuard:
 
     def pass_unread(self, trace: Trace) -> None:
         """What is no JSON of the form cannot be looked at. Raises GatewayError, unless that may pass."""
-        self._pass(trace, *self._rules.by_guard, passes=self._rules.fail_open)
+        rules = self._rules.by_guard
+        self._pass(trace, *rules, passes=all(rule.fails_open for rule in rules.values()))
 
     def _pass(self, trace: Trace, *guards: str, passes: bool) -> None:
         if not passes:
@@ -215,12 +229,13 @@ class _Watch:
         texts = Texts.of_answer(event, pieces)
         if not texts.all:
             return False
-        found = await self._guard.find([text.text for text in texts.all], self._trace)
+        found = await self._guard.find([text.looked for text in texts.all], self._trace)
         looked = look(texts, self._rules, [its or () for its in found], self._vault())
         known = {(each.guard, each.type) for each in self._trace.findings if each.place.startswith(_PLACE)}
         fresh = [each for each in looked.noted if (each.guard, each.type) not in known]
         note(self._gateway, fresh, self._trace)
         refuse(looked.blocked)
+        texts.close()
         if self._rules.externals:
             whole = {seen.told for seen in self._seen.values()} | {
                 "".join(seen.whole) for seen in self._seen.values()
@@ -257,7 +272,7 @@ class _Watch:
 
     async def _find(self, seen: _Seen, text: Key, *, ends: bool) -> list[Finding]:
         """What the rules ask for in the text so far, its last part; places count from the beginning of `before`."""
-        ((its),) = await self._guard.find([seen.before + seen.held], self._trace)
+        (its,) = await self._guard.find([_plain(text, seen.before + seen.held)], self._trace)
         seen.is_unseen |= its is None
         found = list(its or ())
         seen.found |= {each.type: each for each in found}
@@ -321,7 +336,7 @@ def take_out_told_again(event: dict[str, Any]) -> bool:
             if key in _TOLD_AGAIN and value:
                 holder[key] = [] if isinstance(value, list) else None
                 is_changed = True
-            elif isinstance(value, dict | list):
+            elif isinstance(value, dict | list) and key != "input":
                 stack.append(value)
     return is_changed
 
@@ -341,6 +356,11 @@ def _before_open(held: str, found: Sequence[Finding], shift: int, cut: int) -> i
     head = held[:cut].rstrip(_WORD)
     is_open = cut < len(held) and held[cut] in _WORD and cut - len(head) < _LONGEST
     return len(head) if is_open else cut
+
+
+def _plain(text: Key, said: str) -> str:
+    """What is looked at in place of a text that is JSON, of the same length: escaped breaks and quotes are none."""
+    return _ESCAPED.sub("  ", said) if text.name in JSON_TEXTS else said
 
 
 def _last_of(text: str) -> str:

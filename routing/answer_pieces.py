@@ -171,8 +171,8 @@ class Form(Protocol):
         """The event with nothing in it but what one slot needs: an id or a name that came with it was told before."""
         ...
 
-    def answers(self, answer: dict[str, Any]) -> Iterator[Where]:
-        """Where in a plain answer the texts are that the model answers."""
+    def answers(self, answer: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
+        """Where in a plain answer the texts are, if any, that the model answers: what holds one, and its key."""
         ...
 
 
@@ -251,13 +251,13 @@ class _Choices:
         return {name: event[name] for name in _ENVELOPE if name in event} | {"choices": [choice]}
 
     @staticmethod
-    def answers(answer: dict[str, Any]) -> Iterator[Where]:
+    def answers(answer: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
         for choice in _dicts(answer.get("choices")):
-            yield id(choice), "text"
+            yield choice, "text"
             if isinstance(message := choice.get("message"), dict):
-                yield id(message), "content"
+                yield message, "content"
                 for part in _dicts(message.get("content")):
-                    yield id(part), "text"
+                    yield part, "text"
 
 
 class _Blocks:
@@ -287,10 +287,10 @@ class _Blocks:
         return event
 
     @staticmethod
-    def answers(answer: dict[str, Any]) -> Iterator[Where]:
+    def answers(answer: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
         for block in _dicts(answer.get("content")):
             if block.get("type") == "text":
-                yield id(block), "text"
+                yield block, "text"
 
 
 _ITEM_TEXT = "response.output_text"
@@ -322,12 +322,12 @@ class _Items:
         return {**event, "logprobs": []} if "logprobs" in event else event
 
     @staticmethod
-    def answers(answer: dict[str, Any]) -> Iterator[Where]:
+    def answers(answer: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
         for item in _dicts(answer.get("output")):
             if item.get("type") == "message":
                 for part in _dicts(item.get("content")):
                     if part.get("type") == "output_text":
-                        yield id(part), "text"
+                        yield part, "text"
 
 
 def _place(event: dict[str, Any]) -> tuple[Any, ...]:

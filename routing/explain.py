@@ -114,7 +114,7 @@ def _guard(case: _Case, bounds: Bounds, told: Explanation) -> Request:
     if not policy.request:
         return request
     texts, scanner = read_texts(request), Scanner(snapshot.guards.wanted, finds_names=True)
-    looked = look(texts, policy.request, [scanner.scan(text.text) for text in texts.all])
+    looked = look(texts, policy.request, [scanner.scan(text.looked) for text in texts.all])
     told.findings = looked.noted
     case.trace.tags = looked.tags
     told.required_tags = sorted({*told.required_tags, *looked.tags})

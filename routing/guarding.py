@@ -33,7 +33,9 @@ async def guard(gateway: Gateway, call: Call, request: Request, trace: Trace) ->
     if policy is None or not policy.request:
         return request
     texts = read_texts(request)
-    found = await scan_or_pass(gateway, policy.request, [text.text for text in texts.all], trace)
+    if texts.holds_tokens:
+        _refuse_tokens(gateway, policy.request, trace)
+    found = await scan_or_pass(gateway, policy.request, [text.looked for text in texts.all], trace)
     looked = look(texts, policy.request, [its or () for its in found])
     note(gateway, looked.noted, trace)
     trace.vault, trace.tags = looked.vault, looked.tags
@@ -113,6 +115,14 @@ async def ask_elsewhere(
         unseen = Noted(Guard.EXTERNAL, name, "", "", UNAVAILABLE, 0.0)
         note(gateway, [] if unseen in trace.findings else [unseen], trace)
         return [[] for _ in texts]
+
+
+def _refuse_tokens(gateway: Gateway, rules: Rules, trace: Trace) -> None:
+    """Raises GatewayError, unless each rule lets pass what cannot be looked through; which is noted."""
+    if not all(rule.fails_open for rule in rules.by_guard.values()):
+        message = "Send texts: tokens cannot be looked through, as your team's policy wants."
+        raise field_invalid(None, message)
+    note(gateway, [Noted(name, "", "", "", UNAVAILABLE, 0.0) for name in rules.by_guard], trace)
 
 
 def _refuse_unseen(why: str, trace: Trace, *, passes: bool) -> None:
