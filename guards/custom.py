@@ -31,7 +31,8 @@ class Custom(msgspec.Struct, frozen=True):
     def expression(self) -> Expression:
         """As the scanner takes it."""
         if self.keywords:
-            return Expression("|".join(map(re.escape, self.keywords)), ignores_case=True)
+            words = [r"\s{1,8}".join(map(re.escape, keyword.split())) for keyword in self.keywords]
+            return Expression("|".join(words), ignores_case=True)
         return Expression(self.pattern, self.ignores_case)
 
     def check(self) -> None:
@@ -44,9 +45,9 @@ class Custom(msgspec.Struct, frozen=True):
 
     def judge(self, text: str, matches: Sequence[Match]) -> Iterator[Finding]:
         """What of the expression's matches counts: of those that overlap, the longest from the first start on."""
+        if self.keywords:
+            matches = [each for each in matches if not _is_within_word(text, each.start, each.end)]
         for start, end in _longest(matches):
-            if self.keywords and _is_within_word(text, start, end):
-                continue
             if self.checksum and not CHECKSUMS[self.checksum](text[start:end]):
                 continue
             near = text[max(start - _CONTEXT_CHARS, 0) : start] + " " + text[end : end + _CONTEXT_CHARS]

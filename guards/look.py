@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from guards.finding import Finding, Guard, joined, without_overlaps
+from guards.finding import REDACTABLE, Finding, Guard, joined, without_overlaps
 from guards.policy import Act, Rules
 from guards.redaction import Vault
 from guards.texts import Text, Texts
@@ -58,16 +58,30 @@ class Looked(msgspec.Struct):
     tags: frozenset[str] = frozenset()
 
 
+def asked_for(found: Iterable[Finding], rules: Rules, *, is_own: bool = False) -> list[Finding]:
+    """Those that the rules ask for. `is_own`: what the application itself says is no attack."""
+    return [
+        each
+        for each in found
+        if rules.rule_for(each) is not None and not (is_own and each.guard == Guard.INJECTION)
+    ]
+
+
 def wanted_of(found: Iterable[Finding], rules: Rules, *, is_own: bool = False) -> list[Finding]:
-    """Those that the rules ask for, without what is found in the midst of another. `is_own`: what the application
-    itself says is no attack."""
-    return without_overlaps(
-        [
-            each
-            for each in found
-            if rules.rule_for(each) is not None and not (is_own and each.guard == Guard.INJECTION)
-        ]
-    )
+    """The same, without what is found in the midst of another about which as much is done: nothing milder hides what
+    is to be redacted or blocked."""
+    asked = asked_for(found, rules, is_own=is_own)
+    by_act = [[each for each in asked if rules.by_guard[each.guard].act is act] for act in Act]
+    return [each for its in by_act for each in without_overlaps(its)]
+
+
+def redacted_of(found: Iterable[Finding], rules: Rules) -> list[Finding]:
+    """All that is to be redacted of what the rules ask for, also what lies over something else."""
+    return [
+        each
+        for each in asked_for(found, rules)
+        if each.guard in REDACTABLE and rules.by_guard[each.guard].act is Act.REDACT
+    ]
 
 
 def act_on(finding: Finding, rules: Rules, *, is_fixed: bool = False) -> Act:
@@ -85,14 +99,11 @@ def look(
     notes, tags = Notes(), set[str]()
     to_redact: list[tuple[Text, list[Finding]]] = []
     for text, its in zip(texts.all, found, strict=True):
-        redacted: list[Finding] = []
-        for finding in wanted_of(text.placed(its), rules, is_own=text.is_own):
-            act = act_on(finding, rules, is_fixed=text.is_fixed)
-            notes.add(finding, text.place, act)
+        placed = text.placed(its)
+        for finding in wanted_of(placed, rules, is_own=text.is_own):
+            notes.add(finding, text.place, act_on(finding, rules, is_fixed=text.is_fixed))
             tags |= rules.by_guard[finding.guard].tags
-            if act is Act.REDACT:
-                redacted.append(finding)
-        if redacted:
+        if not text.is_fixed and (redacted := redacted_of(placed, rules)):
             to_redact.append((text, redacted))
     looked = Looked(notes.all(), notes.blocked, tags=frozenset(tags))
     if to_redact and not looked.blocked:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _SHORTEST_ATTACK = 12  # in characters
 _LEAST_SCORE = 0.5  # what scores less is never noted
-_CHARS_PER_PLACE = 20
+_CHARS_PER_PLACE, _CHARS_PER_TEXT, _CHARS_OF_OTHERS = 20, 12, 2
 TOO_MUCH = 10**9
 MAY_HOLD_NAME = re.compile(r"[^\W\d_a-z][^\W\d_]")  # a capital letter with another behind it
 _KEY_CHARACTERS = re.compile(r"[A-Za-z0-9_+/=~-]++")
@@ -95,9 +95,9 @@ class Scanner:
         too much for any but the process."""
         if self.wanted.has_names and MAY_HOLD_NAME.search(text):
             return TOO_MUCH
-        return len(text) * (10 if self.wanted.is_slow else 1) + _CHARS_PER_PLACE * len(
-            self._expressions.scan(text)
-        )
+        characters = len(text) if text.isascii() else _CHARS_OF_OTHERS * len(text)
+        places = len(self._expressions.scan(plain(text)))
+        return _CHARS_PER_TEXT + characters * (10 if self.wanted.is_slow else 1) + _CHARS_PER_PLACE * places
 
     def known(self, text: str) -> tuple[Finding, ...] | None:
         """What was found in it before; None for a new text."""
@@ -114,6 +114,7 @@ class Scanner:
 
     def look(self, text: str) -> tuple[Finding, ...]:
         """The same, whether it is known or not."""
+        text = plain(text)
         found = self._weigh(text)
         if matches := self._expressions.scan(text):
             found += self._judge(text, matches)
@@ -148,6 +149,23 @@ class Scanner:
         return findings
 
 
+# Blanks, hyphens and digits that are written otherwise, as in what is copied from a page.
+_ALIKE = {
+    **dict.fromkeys((0xA0, 0x202F, *range(0x2000, 0x200B), 0x3000), " "),
+    **dict.fromkeys((*range(0x2010, 0x2016), 0x2212, 0xFE63, 0xFF0D), "-"),
+    **{0xFF10 + digit: str(digit) for digit in range(10)},
+    **{0x0660 + digit: str(digit) for digit in range(10)},
+    **{0x06F0 + digit: str(digit) for digit in range(10)},
+    0xFF20: "@",
+    0xFF0E: ".",
+}
+
+
+def plain(text: str) -> str:
+    """A text of the same length in which blanks, hyphens and digits are the usual ones."""
+    return text if text.isascii() else text.translate(_ALIKE)
+
+
 def _digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
@@ -175,6 +193,8 @@ def _judge(recogniser: Recogniser, text: str, matches: Collection[Match]) -> lis
 
 def _end(recogniser: Recogniser, text: str, end: int) -> int:
     """A key may be longer than the window: it ends where its characters do."""
+    if recogniser.type == secrets.PRIVATE_KEY:
+        return secrets.end_of_private_key(text, end)
     if recogniser.type != secrets.API_KEY or not end or not _KEY_CHARACTERS.match(text, end - 1):
         return end
     found = _KEY_CHARACTERS.match(text, end)

@@ -130,6 +130,20 @@ _NOT_OF_THEIRS = frozenset(
 _PUBLIC = frozenset({"stripe_live_publishable_key"})
 
 
+_MORE_KEY = re.compile(
+    rf"(?:{_GAP}*+[A-Za-z0-9+/=_-]{{16,8192}})*+(?:{_GAP}*+[A-Za-z0-9+/]{{0,64}}={{1,2}})?"
+    r"(?:(?:\s|\\[nrt])*+-----END (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----)?"
+)
+
+
+def end_of_private_key(text: str, end: int) -> int:
+    """Where one ends that was found up to `end`, however long it is."""
+    if text.endswith("-----", 0, end) and text[:end].rpartition("-----BEGIN ")[2].count("-----END "):
+        return end
+    found = _MORE_KEY.match(text, end)
+    return end if found is None else found.end()
+
+
 def _make_their_recogniser() -> Recogniser:
     from classifinder_engine import PATTERN_REGISTRY  # only where secrets are asked for
 

@@ -15,7 +15,7 @@ import msgspec
 
 from guards.finding import REDACTABLE, Finding, Guard
 from guards.leak import SystemMessage
-from guards.look import Noted, Notes, act_on, look, redact, wanted_of
+from guards.look import Noted, Notes, act_on, asked_for, look, redact, redacted_of, wanted_of
 from guards.policy import Act, Policy, Side
 from guards.redaction import Vault
 from guards.schema import schema_of
@@ -280,13 +280,13 @@ class _Watch:
             known = None if seen.is_unseen else seen.found.values()
             whole = "".join([*seen.whole, seen.held])
             found += await self._guard.find_in_whole(whole, known, self._trace)
-        return wanted_of(found, self._rules)
+        return asked_for(found, self._rules)
 
     def _act(self, seen: _Seen, text: Key, found: list[Finding], start: int, end: int) -> list[Finding]:
         """Note what lies between `start` and `end`, and refuse what is blocked anywhere behind `start`. Returns what is
         to be redacted."""
-        notes, redacted = Notes(), list[Finding]()
-        for each in found:
+        notes = Notes()
+        for each in wanted_of(found, self._rules):
             act = act_on(each, self._rules, is_fixed=text.name in SIGNED)
             if each.guard not in REDACTABLE:
                 if (each.guard, each.type) in seen.noted:
@@ -295,11 +295,11 @@ class _Watch:
             elif each.end <= start or (act is not Act.BLOCK and each.start >= end):
                 continue
             notes.add(each, _PLACE, act)
-            if act is Act.REDACT:
-                redacted.append(each)
         note(self._gateway, notes.all(), self._trace)
         refuse(notes.blocked)
-        return redacted
+        if text.name in SIGNED:
+            return []
+        return [each for each in redacted_of(found, self._rules) if each.end > start and each.start < end]
 
     async def _look_elsewhere(self, seen: _Seen, text: Key, told: str) -> None:
         """Have external guards look at a piece as it is told, with what was told before it."""
@@ -309,7 +309,7 @@ class _Watch:
                 (found,) = await ask_elsewhere(
                     self._gateway, name, self._rules, pieces, Side.ANSWER, self._trace
                 )
-                self._act(seen, text, wanted_of(found, self._rules), 0, len(pieces[0]))
+                self._act(seen, text, asked_for(found, self._rules), 0, len(pieces[0]))
         if self._rules.externals:
             seen.told += told
 

@@ -41,7 +41,8 @@ _GIBBERISH = 0.1  # prose in English is above it, but so is not all that is no p
 _APART, _BETWEEN = re.compile(r"[ .\-_*|/]"), re.compile(r"\b(\w)[ .\-_*|/](?=\w\b)")
 _MOST_RESPELT = 4_000
 _READ_CHARS = 400  # of a text, to judge what language it is
-_MOST_DECODED = 8
+_MOST_DECODED, _AROUND = 8, 300  # pieces of a text, and characters around each
+_MOST_GROWTH = 2  # of a text whose characters stand for several
 _COMMON = frozenset(
     [
         "a",
@@ -130,7 +131,8 @@ _COMMON = frozenset(
 def clean(text: str) -> str:
     """With letters that look alike as one, hidden ones shown or gone, in lower case and one line."""
     if not text.isascii():
-        text = unicodedata.normalize("NFKC", text.translate(_TAGS_AND_HIDDEN)).translate(_LIKE_LATIN)
+        plain = unicodedata.normalize("NFKC", text.translate(_TAGS_AND_HIDDEN))
+        text = plain[: _MOST_GROWTH * len(text)].translate(_LIKE_LATIN)
     return " ".join(text.split()).casefold()
 
 
@@ -194,7 +196,8 @@ def _replaced(text: str, coded: "re.Pattern[str]", decode: Callable[[str], bytes
         except (ValueError, UnicodeDecodeError):
             continue
         if decoded.isprintable():
-            yield f"{text[: found.start()]} {decoded} {text[found.end() :]}"
+            start, end = found.span()
+            yield f"{text[max(start - _AROUND, 0) : start]} {decoded} {text[end : end + _AROUND]}"
 
 
 def _from_base64(value: str) -> bytes:

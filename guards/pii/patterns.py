@@ -33,8 +33,11 @@ _MASTERCARD_2 = Pattern(
     r"\b2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)[- ]?\d{4}[- ]?\d{4}[- ]?\d{4}\b",
     0.3,
 )
+_DOTTED = Pattern("dotted", r"\b(?:4\d{3}|5[1-5]\d\d|2[2-7]\d\d|6\d{3})(?:\.\d{4}){3}\b", 0.3)
+# What goes on before and behind a card's number, or in groups of four that are no month and year.
 _DIGITS_BEFORE = re.compile(r"(?:\d(?P<gap>-?)|(?<!\d)\d{4}(?P<space> ))\Z")
-_DIGITS_AFTER = re.compile(r"(?:(?P<gap>-?)\d|(?P<space> )\d{4}(?!\d))")
+_DIGITS_AFTER = re.compile(r"(?:(?P<gap>-?)\d|(?P<space> )(?!(?:0[1-9]|1[0-2])[2-4]\d\b)\d{4}(?!\d))")
+_CODE_AFTER = re.compile(r"-\d{3,4}(?!\d|-)")
 _SECTION = re.compile(
     r"(?:section|article|version|chapter|clause|paragraph|release|§|\bv)\W*$", re.IGNORECASE
 )
@@ -57,7 +60,7 @@ _PHONE_WORD = re.compile(
 # 020 7946 0958. Years, prices and numbers of orders are grouped too, but otherwise.
 _WRITTEN_SO = re.compile(r"\(\d{2,5}\)[ .-]?\d|(?:1[ .-])?\d{3}([ .-])\d{3}\1\d{4}$|0\d{2,4}[ /-]\d{2,}")
 _NUMBER = re.compile(
-    r"(?<![\w.,/:-])(?:\+\d{1,3}[ .-]?)?(?:\(\d{1,5}\)[ .-]?)?\d{1,11}(?:[ .-]\d{1,8}){0,5}(?![\w/]|[.,:-]\d)"
+    r"(?<![\w.,/-])(?<!\d:)(?:\+\d{1,3}[ .-]?)?(?:\(\d{1,5}\)[ .-]?)?\d{1,11}(?:[ .-]\d{1,8}){0,5}(?![\w/]|[.,:-]\d)"
 )
 _FEWEST_DIGITS, _MOST_DIGITS = 7, 15
 _NOT_A_PHONE = re.compile(
@@ -91,6 +94,11 @@ def _judge_card(recogniser: PatternRecognizer, text: str) -> Iterator[Judged]:
     edges = {place for start, end, _, _ in found for place in (start, end)}
     for start, end, score, rule in found:
         before, after = _DIGITS_BEFORE.search(text, 0, start), _DIGITS_AFTER.match(text, end)
+        is_whole = text[start:end].isdecimal()  # then what stands beside it is another number
+        if is_whole and before is not None and before["space"] is not None:
+            before = None
+        if is_whole and after is not None and (after["space"] is not None or _CODE_AFTER.match(text, end)):
+            after = None
         is_cut_before = before is not None and _gap(before)[0] not in edges
         is_cut_after = after is not None and _gap(after)[1] not in edges
         if not is_cut_before and not is_cut_after:
@@ -174,12 +182,15 @@ class _Form(NamedTuple):
 
 
 def _make_cards() -> PatternRecognizer:
-    return presidio.CreditCardRecognizer(patterns=[*presidio.CreditCardRecognizer.PATTERNS, _MASTERCARD_2])
+    return presidio.CreditCardRecognizer(
+        patterns=[*presidio.CreditCardRecognizer.PATTERNS, _MASTERCARD_2, _DOTTED],
+        replacement_pairs=[("-", ""), (" ", ""), (".", "")],
+    )
 
 
 _FORMS = {
     "EMAIL_ADDRESS": _Form(presidio.EmailRecognizer, [r"[^\s@]@[^\s@]"], _judge_email, 128, 256),
-    "CREDIT_CARD": _Form(_make_cards, [r"\d(?:[ -]?\d){11}"], _judge_card),
+    "CREDIT_CARD": _Form(_make_cards, [r"\d(?:[ .-]?\d){11}"], _judge_card),
     "IBAN_CODE": _Form(presidio.IbanRecognizer, [r"\b[A-Z]{2}\d{2}[ -]?[A-Z0-9]{4}"]),
     "US_SSN": _Form(presidio.UsSsnRecognizer, [r"\d{3}[- .]?\d{2}[- .]?\d{4}"]),
     "IP_ADDRESS": _Form(

@@ -257,3 +257,15 @@ def test_toxic_language_is_noted_or_blocked(product: Product, simulator: Simulat
     assert (answer.status_code, answer.headers["x-gateway-reason"]) == (400, "guard_toxicity")
     assert "HARASSMENT" in answer.text
     assert ask(product, caller, "chat", "Shit happens.", stream=stream).status_code == 200
+
+
+@pytest.mark.parametrize("fails_open", [False, True])
+def test_tokens_in_place_of_texts_cannot_be_looked_through(
+    product: Product, simulator: Simulator, fails_open: bool
+) -> None:
+    caller = make_guarded(simulator, product, pii={"act": "redact", "fails_open": fails_open})
+    headers = {"Authorization": f"Bearer {caller.secret}"}
+    for path, body in (("embeddings", {"input": [[16, 872], [1]]}), ("completions", {"prompt": [16, 872]})):
+        answer = httpx.post(f"{product.url}/v1/{path}", headers=headers, json={"model": caller.model, **body})
+        assert answer.status_code == (200 if fails_open else 400), answer.text
+        assert fails_open or "Send texts" in answer.text

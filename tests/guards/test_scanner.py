@@ -11,8 +11,9 @@ from guards.checksums import CHECKSUMS
 from guards.custom import Custom
 from guards.expressions import ExpressionError
 from guards.finding import VALUES, Finding, Guard, without_overlaps
+from guards.look import wanted_of
 from guards.pii.kinds import NATIONAL
-from guards.policy import KNOWN, USUAL
+from guards.policy import KNOWN, USUAL, Act, Rule, Rules
 from guards.scanner import Scanner, Wanted
 
 USUAL_TYPES = frozenset(kind for guard in VALUES for kind in USUAL[guard])
@@ -41,6 +42,17 @@ TEXTS = [
         "4111111111111111 4111-1111-1111-1111",
         [("CREDIT_CARD", "4111111111111111"), ("CREDIT_CARD", "4111-1111-1111-1111")],
     ),
+    ("4111111111111111 1226 123", [("CREDIT_CARD", "4111111111111111")]),
+    ("4111 1111 1111 1111 1226", [("CREDIT_CARD", "4111 1111 1111 1111")]),
+    ("In 2024 4111111111111111-123", [("CREDIT_CARD", "4111111111111111")]),
+    ("4111.1111.1111.1111", [("CREDIT_CARD", "4111.1111.1111.1111")]),
+    ("4111\u00a01111\u00a01111\u00a01111", [("CREDIT_CARD", "4111\u00a01111\u00a01111\u00a01111")]),
+    (
+        "DE89\u00a03704\u00a00044\u00a00532\u00a00130\u00a000",
+        [("IBAN_CODE", "DE89\u00a03704\u00a00044\u00a00532\u00a00130\u00a000")],
+    ),
+    ("phone:212-555-0123", [("PHONE_NUMBER", "212-555-0123")]),
+    ("call 212\u2011555\u20110123", [("PHONE_NUMBER", "212\u2011555\u20110123")]),
     ("card 2221-0000-0000-0009", [("CREDIT_CARD", "2221-0000-0000-0009")]),
     ("IBAN DE89 3704 0044 0532 0130 00", [("IBAN_CODE", "DE89 3704 0044 0532 0130 00")]),
     ("her ssn is 536-22-1234", [("US_SSN", "536-22-1234")]),
@@ -70,7 +82,7 @@ CLEAN = [
     "max_tokens=1024, secret=None, api_key=YOUR_API_KEY, password=<password>",
     "The time is 12:34:56; ratio 16:9; a::b in C++.",
     "@property\ndef name(self): return user@host",
-    "Order 1234 4111 1111 1111 1111 and order 4111 1111 1111 1111 1234.",
+    "Order 1234 4111 1111 1111 1111 and order 4111 1111 1111 1111 9234.",
     "4111 1111 1111 1112 is no card, and 1234 5678 9012 3456 neither.",
     "https://example.com:8080/path?x=1#y and sk-learn, gw_ and ghp_short",
     "1. First\n2. Second\n10-20-30 40.50 (12) 345",
@@ -209,3 +221,59 @@ def test_what_a_usual_prompt_costs(capsys: pytest.CaptureFixture[str]) -> None:
             spent = min(timeit.repeat(lambda: scanner.look(prompt), number=200, repeat=5)) / 200  # noqa: B023
             print(f"\n700 characters {name}: {spent * 1e6:.0f} us")
             assert spent < 200e-6
+
+
+@pytest.mark.parametrize("letters", [64, 805, 5_000, 14_000])
+def test_a_web_token_is_found_whole(scanner: Scanner, letters: int) -> None:
+    token = f"eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJ{'c3ViIjoi' * (letters // 8)}.{'aB3-_d' * 57}"
+    assert found(scanner, f"see {token} end") == [("API_KEY", token)]
+    assert found(scanner, f"token: {token}, and more") == [("API_KEY", token)]
+
+
+@pytest.mark.parametrize("lines", [1, 30, 190, 400])
+@pytest.mark.parametrize(
+    ("headers", "between"),
+    [
+        ("", "\n"),
+        ("Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,0123\n\n", "\n"),
+        ("", "\n        "),
+        ("", "\\n"),
+    ],
+)
+def test_a_private_key_is_found_whole(scanner: Scanner, lines: int, headers: str, between: str) -> None:
+    body = ["MIIEvQIBADANBgkqhkiG9w0BAQEFAASC/abc+0123456789ABCDEFGHIJKLMNOPQ"] * lines
+    key = between.join(
+        ["-----BEGIN PRIVATE KEY-----", *([headers] if headers else []), *body, "-----END PRIVATE KEY-----"]
+    )
+    text = f"here: {key} and so on"
+    (finding,) = [each for each in scanner.look(text) if each.type == "PRIVATE_KEY"]
+    assert text[finding.start : finding.end] == key
+    cut = text[: len(text) // 2]
+    (finding,) = [each for each in scanner.look(cut) if each.type == "PRIVATE_KEY"]
+    assert "0123456789" not in cut[finding.end :]
+
+
+def test_nothing_milder_hides_what_is_blocked_or_redacted(scanner: Scanner) -> None:
+    text = "password: alice@example.com"
+    its = scanner.look(text)
+    observe, block = Rule(Act.OBSERVE, frozenset({"PASSWORD"})), Rule(Act.BLOCK, frozenset({"EMAIL_ADDRESS"}))
+    wanted = wanted_of(its, Rules({"secrets": observe, "pii": block}))
+    assert {each.type for each in wanted} == {"PASSWORD", "EMAIL_ADDRESS"}
+
+
+@pytest.mark.parametrize(
+    ("keywords", "text", "expected"),
+    [
+        (("atlas", "atlas gold"), "my atlas golden", ["atlas"]),
+        (("project atlas",), "the Project  \n Atlas", ["Project  \n Atlas"]),
+        (("c++",), "C++ and c+++", ["C++", "c++"]),
+        (("atlas",), "atlases", []),
+    ],
+)
+def test_keywords_are_whole_words(keywords: tuple[str, ...], text: str, expected: list[str]) -> None:
+    custom = Custom("k", "K", guard="content", keywords=keywords)
+    assert [text[each.start : each.end] for each in custom.find(text)] == expected
+
+
+def test_any_digit_can_be_checked() -> None:
+    assert Custom("c", "C", r"C-\S{4,12}", checksum="luhn").find("C-12³45") == []
