@@ -15,11 +15,24 @@ METADATA_HOSTS = frozenset(
     {"metadata.google.internal", "metadata.goog", "instance-data", "metadata.azure.internal"}
 )
 METADATA_ADDRESSES = frozenset(
-    map(ip_address, ("169.254.169.254", "fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192"))
+    map(
+        ip_address,
+        (
+            "169.254.169.254",
+            "fd00:ec2::254",
+            "fd00:ec2::23",
+            "fd20:ce::254",
+            "100.100.100.200",
+            "168.63.129.16",
+            "192.0.0.192",
+        ),
+    )
 )
 
 
-_COMPATIBLE, _NAT64 = IPv6Network("::/96"), IPv6Network("64:ff9b::/96")
+_COMPATIBLE = IPv6Network("::/96")
+# NAT64 by the well-known prefix and by a network's own, and SIIT.
+_EMBEDDING = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"), IPv6Network("::ffff:0:0:0/96"))
 
 
 class ForbiddenAddress(OSError):
@@ -73,11 +86,15 @@ def check_address(address: IPv4Address | IPv6Address, *, private_allowed: bool) 
 
 
 def _embedded_ipv4(address: IPv6Address) -> IPv4Address | None:
-    """The IPv4 address that a form of IPv6 stands for: mapped, 6to4, compatible (but :: and ::1), and NAT64."""
+    """The IPv4 address that a form of IPv6 stands for: mapped, 6to4, compatible (but :: and ::1),
+    Teredo, NAT64 and SIIT."""
     if found := address.ipv4_mapped or address.sixtofour:
         return found
+    if address.teredo is not None:
+        return address.teredo[1]
     is_compatible = address in _COMPATIBLE and int(address) > 1
-    return IPv4Address(int(address) & 0xFFFFFFFF) if is_compatible or address in _NAT64 else None
+    embeds = is_compatible or any(address in network for network in _EMBEDDING)
+    return IPv4Address(int(address) & 0xFFFFFFFF) if embeds else None
 
 
 def _literal(host: str) -> IPv4Address | IPv6Address | None:

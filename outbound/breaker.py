@@ -3,6 +3,7 @@
 Times are seconds of one clock that never goes back, passed in.
 """
 
+import math
 import re
 from collections import deque
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from enum import StrEnum
 LEAST_TRIP_S = 1.0  # by then every worker has heard of it
 RETURN_S = 5.0  # from the first good answer to all of its share
 _LEAST_SHARE = 0.1
-_THROTTLED = (429, 503)
+_THROTTLED = (429, 503, 529)
 _LEAST_STATUS, _MOST_STATUS = 100, 599
 
 
@@ -38,8 +39,7 @@ class Rule:
     trip_s: float = 10.0
     statuses: tuple[tuple[int, int], ...] = (
         (0, 0),
-        (401, 401),
-        (403, 404),
+        (401, 404),
         (407, 407),
         (429, 429),
         (500, 599),
@@ -111,7 +111,7 @@ class Breaker:
         self.state = State.CLOSED
         self.until = 0.0  # OPEN: when it may be asked again; PROBING: when the probe is given up
         self.trips = 0  # in a row
-        self._opened_at = 0.0
+        self._opened_at = -math.inf
         self.longest_trip_s = longest_trip_s
         self._rules = rules
         self._windows = [_Window(rule) for rule in rules]
@@ -153,11 +153,15 @@ class Breaker:
         if self.state is State.PROBING:
             self.state, self.until = State.OPEN, now
 
-    def record(self, outcome: Outcome, now: float, *, is_probe: bool = False) -> bool:
-        """Take note of a call that ended; whether the breaker tripped now.
+    def record(
+        self, outcome: Outcome, now: float, *, is_probe: bool = False, began: float | None = None
+    ) -> bool:
+        """Take note of a call that ended, and that `began` then; whether the breaker tripped now.
 
         What was called before the trip, and ends after it, changes nothing.
         """
+        if began is not None and began < self._opened_at and not is_probe:
+            return False
         status = outcome.status
         tripping = [window for window in self._windows if window.add(now, failed=status in window.failing)]
         failed = any(status in window.failing for window in self._windows)

@@ -117,6 +117,11 @@ class Attempts:
         longest_s = max(stream_limit_s(gateway, target) for target in self._reach.targets)
         return longest_s + gateway.options.retry_s
 
+    def begun(self) -> None:
+        """The backend has begun to answer: where that is what was to be seen, it is back."""
+        if self._attempt is not None:
+            self._attempt.answered()
+
     def end(self, error: GatewayError | None, usage: Usage | None = None) -> None:
         """The present call ended: well, or with this error. Ends that say nothing of the backend are told as well.
         `usage`: what it used, where that is known and not charged yet."""

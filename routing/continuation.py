@@ -19,13 +19,27 @@ GO_ON = (
 _LISTS = {"chat": "messages", "messages": "messages", "responses": "input"}
 _BOUNDS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 _SHAPES = ("response_format", "output_config", "text")
+# A stream that may be continued is read and written anew: of these something would be lost.
+_NOT_RETOLD = ("logprobs", "top_logprobs", "functions", "include", "audio", "modalities")
 
 
 def may_be_continued(request: Request) -> bool:
     """Whether another model could go on with a cut answer to it."""
     if request.endpoint.operation not in _LISTS or request.choices != 1:
         return False
-    return all(is_null(request.fields, name) for name in _SHAPES)
+    return all(is_null(request.fields, name) for name in (*_SHAPES, *_NOT_RETOLD)) and not _has_server_tools(
+        request
+    )
+
+
+def _has_server_tools(request: Request) -> bool:
+    """Whether a provider's own tools may put blocks into the answer for which there is no place when it is retold."""
+    raw = request.fields.get("tools")
+    if raw is None or bytes(raw) == b"null":
+        return False
+    tools = msgspec.json.decode(raw)
+    kinds = ("function", "custom", None)
+    return any(isinstance(tool, dict) and tool.get("type") not in kinds for tool in tools)
 
 
 def continue_request(request: Request, said: str, tokens: int) -> Request | None:

@@ -63,11 +63,23 @@ def _restore_all(root: dict[str, Any], vault: Vault) -> bool:
         for key, value in holder.items() if isinstance(holder, dict) else enumerate(holder):
             if isinstance(value, str):
                 if "<" in value and key not in SIGNED:
-                    holder[key] = vault.restore_json(value) if key in JSON_TEXTS else vault.restore(value)
+                    is_json = key in JSON_TEXTS or _is_json(value)
+                    holder[key] = vault.restore_json(value) if is_json else vault.restore(value)
                     is_changed = True
             elif isinstance(value, dict | list):
                 stack.append(value)
     return is_changed
+
+
+def _is_json(text: str) -> bool:
+    """Whether values have to be written in it as in a string."""
+    if text.lstrip()[:1] not in ("{", "["):
+        return False
+    try:
+        msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return False
+    return True
 
 
 class Restorer:
@@ -76,6 +88,7 @@ class Restorer:
 
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
+        self._are_json: dict[Key, bool] = {}
 
     def begin(self, event: dict[str, Any]) -> bool:
         """See answer_pieces.Filter."""
@@ -86,7 +99,9 @@ class Restorer:
         if text.name in SIGNED:
             return said, len(said)
         cut = len(said) if ends else self._vault.open_end(said)
-        restore = self._vault.restore_json if text.name in JSON_TEXTS else self._vault.restore
+        if text not in self._are_json and said.strip():
+            self._are_json[text] = text.name in JSON_TEXTS or said.lstrip()[0] == "{"
+        restore = self._vault.restore_json if self._are_json.get(text) else self._vault.restore
         return restore(said[:cut]), cut
 
     async def change(self, event: dict[str, Any], pieces: Collection[Where]) -> bool:

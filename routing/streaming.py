@@ -3,8 +3,10 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
+
+import msgspec
 
 from billing.usage import Usage
 from outbound.bell import Bell
@@ -146,7 +148,8 @@ class _Source:
     def _open(self) -> "BackendStream":
         target = self._attempts.target
         exchange = find_exchange(self.request, target, self._trace, self._writer)
-        return BackendStream(self._gateway, self.request, target, exchange, self._trace)
+        begun = self._attempts.begun
+        return BackendStream(self._gateway, self.request, target, exchange, self._trace, begun)
 
     async def _continue(self, error: GatewayError) -> bool:
         """Have another backend go on where this one stopped."""
@@ -154,7 +157,8 @@ class _Source:
         if self._writer is None or not isinstance(relay, TranslatedRelay) or not relay.has_only_text:
             return False
         self.backend.close()
-        usage = await count_use(self._gateway, self.request, target, relay.texts())
+        counted = await count_use(self._gateway, self.request, target, relay.texts())
+        usage = _of_cut(counted, relay.usage)
         request = continue_request(self.request, "".join(relay.texts()), usage.output_tokens)
         self._trace.charge(usage)
         if request is None or not await self._attempts.go_on(error, said_tokens=usage.output_tokens):
@@ -205,21 +209,36 @@ async def _count(gateway: Gateway, request: Request, target: Target, relay: Rela
     off, cover only its beginning: the larger output holds."""
     usage, reported = None, relay.usage
     try:
-        usage = await count_use(gateway, request, target, relay.texts())
-        if reported is not None and reported.output_tokens >= usage.output_tokens:
-            usage = reported
+        usage = _of_cut(await count_use(gateway, request, target, relay.texts()), reported)
     finally:
         note.write(usage or reported)
+
+
+def _of_cut(counted: Usage, reported: Usage | None) -> Usage:
+    """The use of a stream that broke off: of the prompt the backend knows best, cached parts and all; of the answer the
+    larger figure holds."""
+    if reported is None:
+        return counted
+    if reported.output_tokens >= counted.output_tokens:
+        return reported
+    return msgspec.structs.replace(reported, output_tokens=counted.output_tokens, estimated=True)
 
 
 class BackendStream:
     """The backend's side of one stream, under its time limits."""
 
     def __init__(
-        self, gateway: Gateway, request: Request, target: Target, exchange: Exchange, trace: Trace
+        self,
+        gateway: Gateway,
+        request: Request,
+        target: Target,
+        exchange: Exchange,
+        trace: Trace,
+        on_first_byte: Callable[[], None],
     ) -> None:
         """Begin to open the stream at once."""
         self.target = target
+        self._on_first_byte = on_first_byte
         self.has_begun = False  # its first byte is here
         self._keepalive_s = gateway.options.keepalive_s
         self._keepalive_at = time.monotonic() + self._keepalive_s
@@ -256,8 +275,10 @@ class BackendStream:
                 if not self.relay.has_ended:
                     raise backend_broke()
                 continue
-            self.has_begun = True
-            self._trace.first_byte_arrived()
+            if not self.has_begun:
+                self.has_begun = True
+                self._trace.first_byte_arrived()
+                self._on_first_byte()
             self._bytes_left -= len(data)
             if piece := self.relay.feed(data):
                 return piece

@@ -14,6 +14,7 @@ from routing.snapshot import Target
 _SMOOTHING = 0.3  # of the moving average: the weight of the newest call
 _TOO_MUCH = frozenset({429, 503, 529})
 _LATELY_S = 60.0  # how long people are shown how fast a backend was
+_WELL = Outcome(200)
 _PROBE_S = 30.0  # longest that a probe keeps others waiting; a backend's own time limit may be shorter
 
 
@@ -148,12 +149,20 @@ class Board:
             attempt.health.load.add_tokens(attempt.began, tokens)
         return attempt
 
+    def answered(self, attempt: "Attempt") -> None:
+        """A probe was answered, though it goes on: the backend is back. From now on it is a call like any other."""
+        attempt.is_probe = False
+        health = attempt.health
+        health.breaker.record(_WELL, self._clock(), is_probe=True, began=attempt.began)
+        if health.breaker.state is State.RETURNING:
+            self.on_change(Change(health, State.RETURNING))
+
     def end(self, attempt: "Attempt", end: "End") -> None:
         """A call ended; see Attempt.end."""
         health, now, outcome, reason = attempt.health, self._clock(), end.outcome, end.reason
         load = health.load
         if attempt.tokens and end.tokens is not None:
-            load.add_tokens(now, end.tokens - attempt.tokens)
+            load.correct_tokens(attempt.began, end.tokens - attempt.tokens)
         if attempt.adapts:
             if outcome is not None and (outcome.status in _TOO_MUCH or reason == "backend_timeout"):
                 load.tide.throttled(now, load.under_way)
@@ -169,7 +178,7 @@ class Board:
                 self.on_drop(health.backend_id)
             return
         before = breaker.state
-        if breaker.record(outcome, now, is_probe=attempt.is_probe):
+        if breaker.record(outcome, now, is_probe=attempt.is_probe, began=attempt.began):
             self.on_change(Change(health, State.OPEN, breaker.until - now, reason, breaker.trips))
         elif breaker.state is State.RETURNING and before is not State.RETURNING:
             self.on_change(Change(health, State.RETURNING))
@@ -189,6 +198,11 @@ class Attempt:
         self.tokens = 0  # that were counted when it began
         self.adapts = False
         health.load.under_way += 1
+
+    def answered(self) -> None:
+        """It has begun to answer."""
+        if self.is_probe and not self._has_ended:
+            self._board.answered(self)
 
     def end(self, end: "End") -> None:
         """How the backend did. Only the first end counts."""

@@ -25,6 +25,16 @@ logger = logging.getLogger(__name__)
 STATES = "{g}:backends"  # hash: backend id -> "open until_ms trips" or "back since_ms", by the store's clock
 _PROBE = "{g}:probe:%d"
 _CHECK = "{g}:check:%d"
+# The right to probe is given back by who has it. What was told to last longer holds.
+_GIVE_BACK = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end"
+_WRITE = """
+local known = redis.call('HGET', KEYS[1], ARGV[1])
+local until_ms = known and string.match(known, '^open (%d+)')
+if ARGV[3] == '' or not until_ms or tonumber(until_ms) < tonumber(ARGV[3]) then
+  redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+end
+if redis.call('GET', KEYS[2]) == ARGV[4] then redis.call('DEL', KEYS[2]) end
+"""
 LOADS = "{g}:loads"  # hash: worker -> when, and what it gives its backends
 STALE_MS = 3_000  # a worker that told nothing for so long is gone
 _LOOK_S = 0.4
@@ -47,6 +57,8 @@ class BackendNews:
             decode_responses=True,
         )
         self._me = secrets.token_hex(8)
+        self._give_back = self._store.register_script(_GIVE_BACK)
+        self._write = self._store.register_script(_WRITE)
         self._ahead_ms = 0.0  # the store's clock against our monotonic one
         self._is_heard = True
         self._gone: list[str] = []  # workers that told nothing for long
@@ -126,7 +138,7 @@ class BackendNews:
 
     async def _drop(self, backend_id: int) -> None:
         with contextlib.suppress(*_AWAY):  # it lapses
-            await self._store.delete(_PROBE % backend_id)
+            await self._give_back(keys=[_PROBE % backend_id], args=[self._me])
 
     async def _tell(self, change: Change) -> None:
         await self._tell_others(change)
@@ -140,8 +152,9 @@ class BackendNews:
                 text = f"open {now_ms + change.wait_s * 1000:.0f} {breaker.trips}"
             else:
                 text = f"back {now_ms:.0f}"
-            async with self._store.pipeline(transaction=False) as pipe:
-                await pipe.hset(STATES, backend_id, text).delete(_PROBE % backend_id).execute()
+            until = text.split()[1] if change.state is State.OPEN else ""
+            keys, arguments = [STATES, _PROBE % backend_id], [str(backend_id), text, until, self._me]
+            await self._write(keys=keys, args=arguments)
         except _AWAY as error:
             logger.warning("The state of a backend could not be told: %r", error)
 

@@ -83,11 +83,17 @@ class Load:
     _minute: deque[list[int]] = field(default_factory=deque)  # second, tokens
 
     def add_tokens(self, now: float, tokens: int) -> None:
-        """Count tokens that go to it now; negative ones take back what was too much."""
+        """Count tokens that go to it now."""
         second = int(now)
         if not self._minute or self._minute[-1][0] != second:
             self._minute.append([second, 0])
         self._minute[-1][1] += tokens
+
+    def correct_tokens(self, began: float, tokens: int) -> None:
+        """A call that began then used so many more than were counted, or fewer; after a minute it counts no more."""
+        for bucket in self._minute:
+            if bucket[0] == int(began):
+                bucket[1] += tokens
 
     def tokens(self, now: float) -> int:
         """Those of this worker in the last minute."""
@@ -99,10 +105,11 @@ class Load:
         """Whether a call of so many tokens may be given to it now."""
         fills = _FILLS[priority]
         if quota.most_calls or quota.adapts:
-            most = min(quota.most_calls or math.inf, self.tide.most if quota.adapts else math.inf)
             calls = self.under_way + self.others_calls
-            if calls and calls + 1 > most * fills:  # a single one is always let through
-                return False
+            if calls and quota.most_calls and calls + 1 > quota.most_calls * fills:
+                return False  # a single one is always let through
+            if self.under_way and quota.adapts and self.under_way + 1 > self.tide.most * fills:
+                return False  # what a worker learned is how many of its own the backend takes
         if quota.tokens_per_minute:
             taken = self.tokens(now) + self.others_tokens
             if taken and taken + tokens > quota.tokens_per_minute * fills:

@@ -1,30 +1,12 @@
 """Anthropic's Messages API, in both of its versions."""
 
-import msgspec
-
-from routing.providers.api import Words, decode_error
+from routing.providers.api import Words, read_words
 from routing.snapshot import Target
 
 FIRST_VERSION = "2023-06-01"
 NO_SAMPLING_VERSION = (
     "2026-10-21"  # the first that refuses temperature, top_p and top_k; and takes keys as bearers
 )
-
-
-class _Details(msgspec.Struct):
-    error_code: str | None = None
-
-
-class _Error(msgspec.Struct):
-    message: str | None = None
-    details: _Details | None = None
-
-
-class _Body(msgspec.Struct):
-    error: _Error
-
-
-_bodies = msgspec.json.Decoder(_Body)
 
 
 class Anthropic:
@@ -54,7 +36,7 @@ class Anthropic:
 
     def read_error(self, body: bytes) -> Words:
         """See api.Api."""
-        if (read := decode_error(_bodies, body)) is None:
-            return Words()
-        details = read.error.details
-        return Words(read.error.message, None if details is None else details.error_code)
+        words, error = read_words(body)
+        details = error.get("details")
+        code = details.get("error_code") if isinstance(details, dict) else None
+        return Words(words.message, code if isinstance(code, str) else None)

@@ -1,6 +1,6 @@
 """What tells one provider's API from another's: where calls go, how they are signed, and how errors read."""
 
-from typing import Protocol, TypeVar
+from typing import Any, Protocol
 
 import msgspec
 
@@ -40,12 +40,27 @@ class Api(Protocol):
         ...
 
 
-Body = TypeVar("Body")
-
-
-def decode_error(decoder: "msgspec.json.Decoder[Body]", body: bytes) -> Body | None:
-    """None where the body has another form."""
+def read_words(body: bytes) -> tuple[Words, dict[str, Any]]:
+    """What an error says in the form of most servers, and the error itself: `{"error": {...}}`, `{"error": "..."}`, or
+    its fields at the top. What is of another type than it should be is left out, and nothing else with it."""
     try:
-        return decoder.decode(body)
+        whole = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
+        return Words(), {}
+    if not isinstance(whole, dict):
+        return Words(), {}
+    error = whole.get("error", whole)
+    if isinstance(error, str):
+        error = {**whole, "message": error}
+    if not isinstance(error, dict):
+        return Words(), {}
+    message = error.get("message") or error.get("detail")
+    code, param = error.get("code"), error.get("param")
+    return (
+        Words(
+            message if isinstance(message, str) else None,
+            code if isinstance(code, str | int) and not isinstance(code, bool) else None,
+            param if isinstance(param, str) else None,
+        ),
+        error,
+    )

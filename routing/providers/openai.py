@@ -1,18 +1,10 @@
 """OpenAI, and every server that speaks its API: vLLM, the simulator."""
 
-import msgspec
-
-from routing.providers.api import Words, decode_error
+from routing.providers.api import Words, read_words
 from routing.snapshot import Target
-
-
-class _Body(msgspec.Struct):
-    error: Words
-
 
 _OPERATIONS = ("chat", "completions", "embeddings")
 _WITH_RESPONSES = (*_OPERATIONS, "responses")
-_bodies = msgspec.json.Decoder(_Body)
 
 
 class OpenAI:
@@ -36,5 +28,5 @@ class OpenAI:
 
     def read_error(self, body: bytes) -> Words:
         """See api.Api."""
-        read = decode_error(_bodies, body)
-        return Words() if read is None else read.error
+        words, _ = read_words(body)
+        return words

@@ -38,7 +38,7 @@ def read_back_in_s(headers: Mapping[bytes, bytes], now: datetime | None = None) 
 def _until(text: bytes, now: datetime) -> float | None:
     try:
         moment = parsedate_to_datetime(text.decode("ascii"))
-    except ValueError:  # also for bytes that are no ASCII
+    except (ValueError, ArithmeticError, TypeError):  # also for bytes that are no ASCII, and impossible zones
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
@@ -49,7 +49,7 @@ def _until_moment(text: bytes, now: datetime) -> float | None:
     """Of an RFC 3339 time."""
     try:
         moment = datetime.fromisoformat(text.strip().decode("ascii"))
-    except ValueError:
+    except (ValueError, ArithmeticError):
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
