@@ -84,6 +84,10 @@ def test_addresses_that_are_refused(url: str) -> None:
         "0.0.0.0",
         "::",
         "168.63.129.16",
+        "::ffff:0:169.254.169.254",
+        "64:ff9b:1::a9fe:a9fe",
+        "fd20:ce::254",
+        "fd00:ec2::23",
     ],
 )
 def test_no_allow_list_opens_link_local_and_metadata(address: str) -> None:
@@ -92,7 +96,8 @@ def test_no_allow_list_opens_link_local_and_metadata(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["::1", "::127.0.0.1", "64:ff9b::7f00:1", "::ffff:10.0.0.1", "64:ff9b::a00:1"]
+    "address",
+    ["::1", "::127.0.0.1", "64:ff9b::7f00:1", "::ffff:10.0.0.1", "64:ff9b::a00:1", "::ffff:0:127.0.0.1"],
 )
 def test_forms_of_private_addresses_need_the_allow_list(address: str) -> None:
     check_address(ip_address(address), private_allowed=True)

@@ -118,3 +118,38 @@ def test_news_of_another_worker() -> None:
     assert (breaker.state, breaker.share(31 + RETURN_S / 2)) == (State.RETURNING, 0.5)
     breaker.hear_return(40)  # heard again: it is returning already
     assert breaker.share(31 + RETURN_S) == 1
+
+
+def test_calls_from_before_a_trip_say_nothing_of_a_backend_that_is_back() -> None:
+    breaker = tripped(100)
+    breaker.begin_probe(110, within_s=5)
+    breaker.record(GOOD, 111, is_probe=True, began=110)
+    for late in range(20):
+        assert not breaker.record(BAD, 111 + late / 10, began=99)
+    assert breaker.state is State.RETURNING
+    assert breaker.record(BAD, 113, began=112)
+
+
+def test_late_failures_do_not_count_for_the_next_trip() -> None:
+    breaker = tripped(100)
+    for _ in range(50):
+        breaker.record(BAD, 101, began=99)
+    breaker.begin_probe(110, within_s=5)
+    breaker.record(GOOD, 110, is_probe=True, began=110)
+    breaker.share(200)
+    assert breaker.state is State.CLOSED
+    assert not breaker.record(BAD, 201, began=200)
+
+
+@pytest.mark.parametrize("status", [402, 529])
+def test_who_has_no_credit_or_is_overloaded_is_left_alone(status: int) -> None:
+    breaker = Breaker()
+    for _ in range(5):
+        breaker.record(Outcome(status), 1)
+    assert breaker.state is State.OPEN
+
+
+def test_an_overloaded_backend_is_left_alone_as_long_as_it_says() -> None:
+    breaker = Breaker()
+    assert breaker.record(Outcome(529, 7.0), 1)
+    assert breaker.until == 8

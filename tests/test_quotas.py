@@ -43,9 +43,20 @@ def test_a_minute_later_tokens_are_forgotten_and_a_true_figure_replaces_the_esti
     load = Load()
     load.add_tokens(100.5, 900)
     assert not load.has_room(TOKENS, 159, 200, "high")
-    load.add_tokens(101, -600)
+    load.correct_tokens(100.5, -600)
     assert load.has_room(TOKENS, 159, 200, "high")
     assert load.tokens(161) == 0
+    load.add_tokens(161, 500)
+    load.correct_tokens(100.5, -600)
+    assert load.tokens(162) == 500
+
+
+def test_what_a_worker_learned_is_how_many_of_its_own_calls_fit() -> None:
+    load = Load(others_calls=30)
+    load.tide.throttled(0, 10)
+    assert load.has_room(Quota(adapts=True), 1, 1, "normal")
+    load.under_way = 9
+    assert not load.has_room(Quota(adapts=True), 1, 1, "normal")
 
 
 def test_a_call_that_is_larger_than_the_quota_is_let_through_alone() -> None:

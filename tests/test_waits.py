@@ -32,6 +32,8 @@ NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
         ({"retry-after": "soon"}, None),
         ({"retry-after": "-3"}, None),
         ({"retry-after": "nan"}, None),
+        ({"retry-after": "Mon, 01 Jan 2024 00:00:00 +99999999999999"}, None),
+        ({"retry-after": "Mon, 01 Jan 20240000000000000000 00:00:00 GMT"}, None),
         ({"retry-after": "\xe9"}, None),
         ({"retry-after-ms": "250", "retry-after": "1"}, 0.25),
         ({"x-ratelimit-reset-requests": "6m0s"}, 360),
