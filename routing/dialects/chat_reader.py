@@ -16,19 +16,19 @@ from routing.dialects.events import (
     ToolArguments,
     ToolBegan,
 )
-from routing.dialects.readers import NULL, decode, refuse_error
+from routing.dialects.readers import NULL, as_text, decode, refuse_error
 from routing.endpoints.usage import read_usage, texts_in
 from routing.sse import data_of
 
 
 class _Function(msgspec.Struct):
     name: str | None = None
-    arguments: str | None = None
+    arguments: str | dict[str, Any] | None = None
 
 
 class _Call(msgspec.Struct):
     index: int | None = None
-    id: str | None = None
+    id: str | int | None = None
     function: _Function | None = None
 
 
@@ -130,7 +130,7 @@ class ChatReader:
         function, events = call.function or _Function(), list[Event]()
         if index not in self._calls:
             number = self._calls[index] = len(self._calls)
-            events.append(ToolBegan(number, call.id or f"call_{number}", function.name or ""))
+            events.append(ToolBegan(number, str(call.id or f"call_{number}"), function.name or ""))
         if function.arguments:
-            events.append(ToolArguments(self._calls[index], function.arguments))
+            events.append(ToolArguments(self._calls[index], as_text(function.arguments)))
         return events

@@ -115,6 +115,7 @@ class MessagesReader:
         self._usage = MessagesUsage()
         self._calls: dict[int, int] = {}  # our numbers, by the index of their blocks
         self._has_arguments: set[int] = set()
+        self._inputs: dict[int, str] = {}
 
     def plain(self, body: bytes) -> list[Event]:
         """See Reader."""
@@ -168,6 +169,7 @@ class MessagesReader:
                 return [Hidden(block.data)]
             case "tool_use":
                 number = self._calls[index] = len(self._calls)
+                self._inputs[index] = bytes(block.input).decode()
                 return [ToolBegan(number, block.id, block.name)]
         return []
 
@@ -185,10 +187,10 @@ class MessagesReader:
         return []
 
     def _end_block(self, index: int) -> list[Event]:
-        """A call without any arguments has an empty object of them."""
+        """A call whose arguments did not come in pieces has those that it began with."""
         if index not in self._calls or index in self._has_arguments:
             return []
-        return [ToolArguments(self._calls[index], "{}")]
+        return [ToolArguments(self._calls[index], self._inputs[index])]
 
     def _report(self, usage: MessagesUsage | None, *, is_final: bool) -> Iterable[Event]:
         if usage is None:

@@ -26,11 +26,35 @@ class Reader(Protocol):
 
 
 def decode(decoder: "msgspec.json.Decoder[Any]", data: bytes) -> Any:
-    """Raises ValueError."""
+    """What is null counts as absent, and a number in words as a number: servers differ, and the answer was paid. Raises
+    ValueError."""
     try:
         return decoder.decode(data)
+    except msgspec.ValidationError:
+        return _decode_leniently(decoder, data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise ValueError("the answer cannot be read") from None
+
+
+def _decode_leniently(decoder: "msgspec.json.Decoder[Any]", data: bytes) -> Any:
+    try:
+        value = _without_nulls(msgspec.json.decode(data))
+        return msgspec.json.decode(msgspec.json.encode(value), type=decoder.type, strict=False)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError):
+        raise ValueError("the answer cannot be read") from None
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nulls(each) for name, each in value.items() if each is not None}
+    return [_without_nulls(each) for each in value] if isinstance(value, list) else value
+
+
+def as_text(arguments: str | dict[str, Any] | None) -> str:
+    """Arguments of a tool as JSON, however a server gives them."""
+    if isinstance(arguments, dict):
+        return msgspec.json.encode(arguments).decode()
+    return arguments or ""
 
 
 def refuse_error(error: msgspec.Raw) -> None:

@@ -6,7 +6,7 @@ import msgspec
 
 from billing.usage import UnusableUsage, Usage
 from routing.dialects.events import Began, Event, Refused, Reported, Text, Thought, ToolArguments, ToolBegan
-from routing.dialects.readers import NULL, decode, refuse_error
+from routing.dialects.readers import NULL, as_text, decode, refuse_error
 from routing.sse import data_of
 
 
@@ -51,7 +51,7 @@ class _Item(msgspec.Struct):
     summary: list[_ItemPart] | None = None
     call_id: str = ""
     name: str = ""
-    arguments: str = ""
+    arguments: str | dict[str, Any] = ""
 
 
 class _Response(msgspec.Struct):
@@ -95,7 +95,10 @@ class ResponsesReader:
                 Refused(part.refusal) if part.refusal else Text(part.text) for part in item.content or ()
             ]
             if item.type == "function_call":
-                events += [*self._begin_call(index, item), ToolArguments(self._calls[index], item.arguments)]
+                events += [
+                    *self._begin_call(index, item),
+                    ToolArguments(self._calls[index], as_text(item.arguments)),
+                ]
         return [*events, Reported(_figures(answer.usage))]
 
     def frame(self, frame: bytes) -> list[Event]:

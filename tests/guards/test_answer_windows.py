@@ -307,6 +307,7 @@ def test_what_came_before_a_window_is_not_found_anew() -> None:
         assert said(events_of(streamed)) == text
 
 
+@pytest.mark.slow  # it compares times
 def test_a_long_text_that_is_held_costs_time_in_proportion_to_it() -> None:
     times = []
     for many in (4_000, 16_000):
@@ -319,6 +320,7 @@ def test_a_long_text_that_is_held_costs_time_in_proportion_to_it() -> None:
     assert times[1] < 12 * times[0]
 
 
+@pytest.mark.slow  # it takes time
 def test_the_systems_message_is_known_in_time() -> None:
     messages = [
         {"role": "system", "content": SYSTEM},

@@ -243,6 +243,7 @@ def test_only_policies_that_name_it_ask_it(product: Product, simulator: Simulato
     assert stand_in.seen == []
 
 
+@pytest.mark.slow  # seconds of waiting
 @pytest.mark.parametrize("fails_open", [False, True])
 def test_one_that_hangs_delays_its_own_calls_only(
     product: Product, simulator: Simulator, stand_in: StandIn, fails_open: bool

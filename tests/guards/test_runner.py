@@ -127,6 +127,7 @@ async def test_a_short_text_that_is_full_of_places_to_judge_goes_to_the_process(
         assert (len(many), apart) == (200, [[dense]])
 
 
+@pytest.mark.slow
 async def test_a_process_that_died_meanwhile_does_not_keep_new_policies_out() -> None:
     async with running() as runner:
         await runner.scan([LONG])

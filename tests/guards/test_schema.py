@@ -72,6 +72,7 @@ def test_where_a_request_has_it(body: Any, found: Any) -> None:
     assert (None if schema is None else json.loads(schema.raw)) == found
 
 
+@pytest.mark.slow  # seconds of waiting
 async def test_one_that_takes_for_ever_holds_nobody_up() -> None:
     schemas, good, bad = Schemas(2.0), Schema(raw({"type": "object"})), Schema(raw(doubling(60)))
     try:
