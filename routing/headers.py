@@ -28,6 +28,8 @@ def describe(trace: Trace, shown: Shown) -> dict[str, str]:
     if trace.called_at is None or trace.target is None:
         return headers
     headers["x-gateway-model"] = trace.served_model or trace.model
+    if trace.reading is not None:
+        headers["x-gateway-content"] = f"{trace.reading.suit}; score={trace.reading.score}"
     if trace.dropped:
         headers["x-gateway-dropped"] = ", ".join(trace.dropped)
     headers["x-gateway-attempts"] = _tell_attempts(trace, shown)

@@ -84,7 +84,7 @@ def reach_of(
     snapshot: Snapshot, caller: KeyHolder, request: Request, model: ServedModel, trace: Trace
 ) -> Reach:
     """All that may serve this very request of the granted model that is asked for."""
-    if (suited := suit_model(snapshot, caller, request, model)) is not model:
+    if (suited := suit_model(snapshot, caller, request, model, trace)) is not model:
         trace.model, trace.model_alias = suited.name, clean_text(request.model, 128)
     return reach_by(snapshot, caller, request, suited, trace)
 

@@ -12,6 +12,7 @@ from routing.endpoints.base import Request
 from routing.endpoints.bounds import check_max_tokens
 from routing.resilience_models import FallbackCause
 from routing.snapshot import ServedModel, Snapshot, Target
+from routing.trace import Trace
 from teams.errors import GatewayError, model_not_granted, tags_missing
 from teams.key_holder import KeyHolder
 
@@ -43,14 +44,18 @@ class Reach(msgspec.Struct, frozen=True):
         return max([longest_answer(None, model.max_output_tokens) for model in self.models])
 
 
-def suit_model(snapshot: Snapshot, caller: KeyHolder, request: Request, model: ServedModel) -> ServedModel:
+def suit_model(
+    snapshot: Snapshot, caller: KeyHolder, request: Request, model: ServedModel, trace: Trace
+) -> ServedModel:
     """The model that `model` passes the request on to, by what it is about; itself when it serves by itself.
 
-    Of those the caller may use: the one that suits, else the nearest. Raises GatewayError when it may use none.
+    Of those the caller may use: the one that suits, else the nearest; how it was read is in the trace. Raises
+    GatewayError when it may use none.
     """
     if not model.content_routes:
         return model
-    for suit in order_of(read_content(request).suit):
+    trace.reading = read_content(request)
+    for suit in order_of(trace.reading.suit):
         other = snapshot.models.get(model.content_routes.get(suit, ""))
         if other is not None and _may_use(caller, other):
             return other

@@ -16,6 +16,7 @@ from billing.steps import GrowingReserve
 from billing.usage import NOTHING_USED, Usage
 from guards.look import Noted
 from guards.redaction import Vault
+from routing.content import Reading
 from routing.snapshot import Target
 from teams.errors import GatewayError
 from teams.key_holder import KeyHolder
@@ -57,6 +58,7 @@ class Trace:
     stay: Stay | None = None  # in the queue, of a call that had to wait
     estimate: Estimate | None = None  # of the call that was made
     reserve: GrowingReserve | None = None  # of a stream that is held in steps
+    reading: Reading | None = None  # of the content, where it chose the model
     served_model: str | None = None  # another than asked for, which serves in its place
     dropped: tuple[str, ...] = ()  # what of the request the present backend has no place for
     attempts: int = 0

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import time
 from typing import Any
 
@@ -117,6 +118,7 @@ def test_a_model_passes_requests_on_by_what_they_are_about(product: Product, sim
     answer = CHAT.ask(product, caller, messages=[{"role": "user", "content": CODE}])
     record = wait_for_record(answer.headers["x-request-id"])
     assert (record.model, record.model_alias) == (others[Suit.CODE].name, caller.model)
+    assert re.fullmatch(r"code; score=0\.\d+", answer.headers["x-gateway-content"])
     Grant.objects.filter(team=caller.team, model=others[Suit.CODE]).delete()
     product.wait_for_configuration()
     assert served(CODE) == others[Suit.COMPLEX].name
