@@ -20,6 +20,7 @@ class Recogniser(msgspec.Struct, frozen=True):
     judge: Callable[[str], Iterable[Judged]]
     before: int = 64
     after: int = 64
+    chars_per_place: int = 20  # how much work each place is, in characters of usual text
 
 
 def windows(text: str, ends: Iterable[int], before: int, after: int) -> Iterator[tuple[int, int]]:

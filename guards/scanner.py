@@ -79,6 +79,9 @@ class Scanner:
 
             self._model = load_model()
         self._topics = TopicIndex(wanted.topics) if wanted.topics else None
+        self._weights = [
+            owner.chars_per_place if isinstance(owner, Recogniser) else _CHARS_PER_PLACE for owner in owners
+        ]
         self._owners, self._expressions = owners, ExpressionSet(expressions)
         self._known: OrderedDict[bytes, tuple[Finding, ...]] = OrderedDict()
 
@@ -96,8 +99,8 @@ class Scanner:
         if self.wanted.has_names and MAY_HOLD_NAME.search(text):
             return TOO_MUCH
         characters = len(text) if text.isascii() else _CHARS_OF_OTHERS * len(text)
-        places = len(self._expressions.scan(plain(text)))
-        return _CHARS_PER_TEXT + characters * (10 if self.wanted.is_slow else 1) + _CHARS_PER_PLACE * places
+        places = sum([self._weights[match.index] for match in self._expressions.scan(plain(text))])
+        return _CHARS_PER_TEXT + characters * (10 if self.wanted.is_slow else 1) + places
 
     def known(self, text: str) -> tuple[Finding, ...] | None:
         """What was found in it before; None for a new text."""

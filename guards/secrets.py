@@ -163,7 +163,13 @@ def _make_their_recogniser() -> Recogniser:
         for pattern in theirs
     )
     return Recogniser(
-        Guard.SECRETS, API_KEY, starts, partial(_judge_theirs, [pattern.id for pattern in theirs]), 320, 64
+        Guard.SECRETS,
+        API_KEY,
+        starts,
+        partial(_judge_theirs, [pattern.id for pattern in theirs]),
+        320,
+        64,
+        300,
     )
 
 

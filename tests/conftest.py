@@ -62,6 +62,7 @@ class _Services:
                 "GATEWAY_KEEPALIVE_S": "1",
                 "GATEWAY_MAX_BODY_BYTES": str(256 * 1024),
                 "GATEWAY_MAX_ANSWER_BYTES": str(256 * 1024),
+                "GATEWAY_GUARD_S": "25",  # presidio is loaded while other tests have the cores
                 "GATEWAY_SHUTDOWN_S": "10",
                 "GATEWAY_CONFIGURATION_POLL_MS": "50",  # most tests wait for it once; tests/test_key_rules.py has 500
                 "GATEWAY_REFUSAL_ROWS": "1000000",  # tests look for the row of each refusal

@@ -169,7 +169,13 @@ def make_recogniser(kind: str, regions: Sequence[str]) -> Recogniser:
         return Recogniser(Guard.PII, kind, triggers, partial(_judge, recogniser), 96, 64)
     form = _FORMS[kind]
     return Recogniser(
-        Guard.PII, kind, _trigger(*form.triggers), partial(form.judge, form.make()), form.before, form.after
+        Guard.PII,
+        kind,
+        _trigger(*form.triggers),
+        partial(form.judge, form.make()),
+        form.before,
+        form.after,
+        form.chars_per_place,
     )
 
 
@@ -179,6 +185,7 @@ class _Form(NamedTuple):
     judge: Callable[[PatternRecognizer, str], Iterator[Judged]] = _judge
     before: int = 64
     after: int = 64
+    chars_per_place: int = 20
 
 
 def _make_cards() -> PatternRecognizer:
@@ -189,7 +196,7 @@ def _make_cards() -> PatternRecognizer:
 
 
 _FORMS = {
-    "EMAIL_ADDRESS": _Form(presidio.EmailRecognizer, [r"[^\s@]@[^\s@]"], _judge_email, 128, 256),
+    "EMAIL_ADDRESS": _Form(presidio.EmailRecognizer, [r"[^\s@]@[^\s@]"], _judge_email, 128, 256, 200),
     "CREDIT_CARD": _Form(_make_cards, [r"\d(?:[ .-]?\d){11}"], _judge_card),
     "IBAN_CODE": _Form(presidio.IbanRecognizer, [r"\b[A-Z]{2}\d{2}[ -]?[A-Z0-9]{4}"]),
     "US_SSN": _Form(presidio.UsSsnRecognizer, [r"\d{3}[- .]?\d{2}[- .]?\d{4}"]),

@@ -270,3 +270,9 @@ def test_the_default_holds_for_teams_without_a_policy_of_their_own(
     finally:
         default.delete()
         product.wait_for_configuration()
+
+
+async def test_what_is_too_long_is_given_up_at_once() -> None:
+    async with running() as runner:
+        with pytest.raises(GuardsAway, match="2,000,002 characters are too many"):
+            await runner.scan(["x" * 1_000_001, "y" * 1_000_001])
