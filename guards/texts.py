@@ -6,6 +6,7 @@ out is only what cannot be text: names and marks of the form itself, and media. 
 second value of a repeated name goes by unseen.
 """
 
+import json
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
@@ -49,7 +50,7 @@ class Unreadable(Exception):
 class _Inner:
     """A text that is JSON itself: where it stands, and what it says."""
 
-    __slots__ = ("holder", "is_changed", "key", "outer", "root")
+    __slots__ = ("holder", "is_changed", "key", "names", "outer", "root")
 
     def __init__(self, holder: Any, key: Any, value: Any, outer: "_Inner | None") -> None:
         self.holder = holder
@@ -57,9 +58,18 @@ class _Inner:
         self.root = {"": value}
         self.outer = outer
         self.is_changed = False
+        self.names: dict[int, tuple[dict[str, Any], dict[str, str]]] = {}  # objects, with new names of theirs
+
+    def rename(self, holder: dict[str, Any], name: str, other: str) -> None:
+        """Once all values are in their places."""
+        self.names.setdefault(id(holder), (holder, {}))[1][name] = other
 
     def close(self) -> None:
         """Write it anew, if anything in it was replaced."""
+        for holder, names in self.names.values():
+            items = [(names.get(name, name), value) for name, value in holder.items()]
+            holder.clear()
+            holder.update(items)
         if self.is_changed:
             self.holder[self.key] = _encode(self.root[""]).decode()
             if self.outer is not None:
@@ -71,7 +81,7 @@ class Text:
     other can be put there, as for a name of the caller's choice. `is_own`: the application itself says it, as in the
     system's message and its tools, which may order a model about."""
 
-    __slots__ = ("_before", "_holder", "_inner", "_key", "is_fixed", "is_own", "place", "text")
+    __slots__ = ("_before", "_holder", "_inner", "_is_key", "_key", "is_fixed", "is_own", "place", "text")
 
     def __init__(
         self,
@@ -84,7 +94,9 @@ class Text:
         is_own: bool = False,
         inner: _Inner | None = None,
         is_named: bool = False,
+        is_key: bool = False,
     ) -> None:
+        self._is_key = is_key
         self._before = f"{key}: " if is_named and isinstance(key, str) and key else ""
         self._holder = holder
         self._key = key
@@ -120,9 +132,15 @@ class Text:
 
     def put(self, text: str) -> None:
         """Another in its place."""
-        self._holder[self._key] = self.text = text
-        if self._inner is not None:
+        if self._inner is None:
+            self._holder[self._key] = text
+        else:
             self._inner.is_changed = True
+            if self._is_key:
+                self._inner.rename(self._holder, self._key, text)
+            else:
+                self._holder[self._key] = text
+        self.text = text
 
 
 class Texts:
@@ -218,14 +236,18 @@ class Texts:
                         is_named=is_free,
                     )
             elif isinstance(value, dict):
-                is_own = is_own or (value.get("role") in _OWN_ROLES and bool(_ITEM.match(place)))
+                is_own = is_own or (
+                    inner is None and value.get("role") in _OWN_ROLES and bool(_ITEM.match(place))
+                )
                 is_free = is_free or key in _FREE or (key == "input" and _is_tool_use(holder))
                 stack += [
                     (value, name, f"{place}.{_shown(name)}", is_own, is_free, inner)
                     for name in reversed(value)
                 ]
                 for name in value:
-                    if not _is_name(name):
+                    if inner is not None:
+                        yield Text(value, name, f"{place}.*", name, is_own=is_own, inner=inner, is_key=True)
+                    elif not _is_name(name):
                         yield Text(value, name, f"{place}.*", name, is_fixed=True, is_own=is_own)
             elif isinstance(value, list):
                 stack += [
@@ -234,7 +256,7 @@ class Texts:
                 ]
             elif is_answer and not is_free:
                 continue
-            elif type(value) in (int, float) and not -_SHORTEST_NUMBER < value < _SHORTEST_NUMBER:
+            elif type(value) in (int, float) and abs(value) >= (_SHORTEST_NUMBER if inner is None else 100):
                 yield Text(holder, key, place, str(value), is_own=is_own, inner=inner, is_named=is_free)
 
 
@@ -244,9 +266,15 @@ def _said(text: str) -> Any:
         return None
     try:
         value = _decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        json.loads(text, object_pairs_hook=_refuse_repeated)  # which of two is read is the reader's choice
+    except (msgspec.DecodeError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict | list) and value else None
+
+
+def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise ValueError("a name is repeated")
 
 
 def _is_tool_use(holder: Any) -> bool:

@@ -176,7 +176,7 @@ class Breaker:
             return False
         if self.is_away:
             return False
-        if tripping or told or (failed and self.state is State.RETURNING):
+        if tripping or told or (failed and (is_probe or self.state is State.RETURNING)):
             self._trip(self._trip_s(tripping or self._windows), outcome, now)
             return True
         self.share(now)  # a return that is complete closes

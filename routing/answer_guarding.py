@@ -101,11 +101,13 @@ class AnswerGuard:
         is_changed = self.changes and take_out_told_again(answer)
         texts = Texts.of_answer(answer)
         found = await self.find([text.looked for text in texts.all], trace)
+        count = len(texts.all)
         if self.judges_whole:
             await self._judge_whole(answer, texts, found, trace)
         looked = look(texts, self._rules, [its or () for its in found], trace.vault)
         note(self._gateway, looked.noted, trace)
         refuse(looked.blocked)
+        del texts.all[count:]
         refuse((await look_elsewhere(self._gateway, texts, self._rules, Side.ANSWER, trace)).blocked)
         texts.close()
         return encode_event(answer) if is_changed or looked.vault is not None else body

@@ -93,7 +93,7 @@ async def look_elsewhere(gateway: Gateway, texts: Texts, rules: Rules, side: Sid
     told = [text for text in texts.all if not text.is_own]
     found: dict[int, list[Finding]] = {id(text): [] for text in texts.all}
     for name in sorted(rules.externals) if told else ():
-        said = await ask_elsewhere(gateway, name, rules, [text.text for text in told], side, trace)
+        said = await ask_elsewhere(gateway, name, rules, [text.looked for text in told], side, trace)
         for text, its in zip(told, said, strict=True):
             found[id(text)] += its
     looked = look(texts, rules, [found[id(text)] for text in texts.all])

@@ -1,5 +1,6 @@
 """Values in place of their placeholders on the way back to the caller, plain and streamed, in every form."""
 
+import re
 from collections.abc import AsyncGenerator, Collection
 from typing import Any
 
@@ -82,6 +83,10 @@ def _is_json(text: str) -> bool:
     return True
 
 
+# Whether a text is JSON is known once two characters are there: prose may begin with a bracket as well.
+_BEGINS = re.compile(r"\s*(?:(?P<json>\{\s*[\"}]|\[\s*[\"{\[\]])|[{\[]\s*\S|[^\s{\[])")
+
+
 class Restorer:
     """Of the texts of one stream. A backend may cut a placeholder anywhere: the end of a text that may be the beginning
     of one is held."""
@@ -99,9 +104,13 @@ class Restorer:
         if text.name in SIGNED:
             return said, len(said)
         cut = len(said) if ends else self._vault.open_end(said)
-        if text not in self._are_json and said.strip():
-            self._are_json[text] = text.name in JSON_TEXTS or said.lstrip()[0] == "{"
-        restore = self._vault.restore_json if self._are_json.get(text) else self._vault.restore
+        if text not in self._are_json:
+            if (begins := _BEGINS.match(said)) is not None:
+                self._are_json[text] = bool(begins["json"])
+            elif not ends:
+                return "", 0
+        is_json = text.name in JSON_TEXTS or self._are_json.get(text)
+        restore = self._vault.restore_json if is_json else self._vault.restore
         return restore(said[:cut]), cut
 
     async def change(self, event: dict[str, Any], pieces: Collection[Where]) -> bool:

@@ -122,3 +122,13 @@ async def test_the_right_to_probe_is_given_back_by_who_has_it() -> None:
     finally:
         await mine.close()
         await other.close()
+
+
+async def test_a_probe_that_begins_well_and_fails_trips_again(board: Board, watch: Watch) -> None:
+    assert await board.begin_probe(TARGET)
+    attempt = board.begin(TARGET, is_probe=True)
+    attempt.answered()
+    watch.s += 6  # by now it would have all of its share
+    assert board.share(TARGET) == 1
+    attempt.end(End(Outcome(0)))
+    assert board.share(TARGET) == 0

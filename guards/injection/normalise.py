@@ -42,7 +42,7 @@ _APART, _BETWEEN = re.compile(r"[ .\-_*|/]"), re.compile(r"\b(\w)[ .\-_*|/](?=\w
 _MOST_RESPELT = 4_000
 _READ_CHARS = 400  # of a text, to judge what language it is
 _MOST_DECODED, _AROUND = 8, 300  # pieces of a text, and characters around each
-_MOST_GROWTH = 2  # of a text whose characters stand for several
+_MOST_GROWTH = 4  # characters that one may stand for
 _COMMON = frozenset(
     [
         "a",
@@ -131,9 +131,15 @@ _COMMON = frozenset(
 def clean(text: str) -> str:
     """With letters that look alike as one, hidden ones shown or gone, in lower case and one line."""
     if not text.isascii():
-        plain = unicodedata.normalize("NFKC", text.translate(_TAGS_AND_HIDDEN))
-        text = plain[: _MOST_GROWTH * len(text)].translate(_LIKE_LATIN)
+        seen = text.translate(_TAGS_AND_HIDDEN)
+        words = {ord(each): " " for each in set(seen) if _stands_for_many(each)}
+        text = unicodedata.normalize("NFKC", seen.translate(words)).translate(_LIKE_LATIN)
     return " ".join(text.split()).casefold()
+
+
+def _stands_for_many(character: str) -> bool:
+    """Ligatures of whole sentences, of which a short text would become a long one."""
+    return not character.isascii() and len(unicodedata.normalize("NFKC", character)) > _MOST_GROWTH
 
 
 def variants(text: str) -> Iterator[str]:

@@ -7,6 +7,7 @@ import msgspec
 from routing.dialects.events import Event
 
 NULL = msgspec.Raw(b"null")
+_TOOLS_OWN = frozenset({"input", "arguments"})  # where null is a value
 _NO_ERROR = frozenset({b"null", b'""', b"{}", b"false"})
 
 
@@ -46,7 +47,11 @@ def _decode_leniently(decoder: "msgspec.json.Decoder[Any]", data: bytes) -> Any:
 
 def _without_nulls(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _without_nulls(each) for name, each in value.items() if each is not None}
+        return {
+            name: each if name in _TOOLS_OWN else _without_nulls(each)
+            for name, each in value.items()
+            if each is not None
+        }
     return [_without_nulls(each) for each in value] if isinstance(value, list) else value
 
 

@@ -150,8 +150,8 @@ class Board:
         return attempt
 
     def answered(self, attempt: "Attempt") -> None:
-        """A probe was answered, though it goes on: the backend is back. From now on it is a call like any other."""
-        attempt.is_probe = False
+        """A probe was answered, though it goes on: the backend is back, unless the probe fails after all."""
+        attempt.is_answered = True
         health = attempt.health
         health.breaker.record(_WELL, self._clock(), is_probe=True, began=attempt.began)
         if health.breaker.state is State.RETURNING:
@@ -187,7 +187,7 @@ class Board:
 class Attempt:
     """One call under way."""
 
-    __slots__ = ("_board", "_has_ended", "adapts", "began", "health", "is_probe", "tokens")
+    __slots__ = ("_board", "_has_ended", "adapts", "began", "health", "is_answered", "is_probe", "tokens")
 
     def __init__(self, board: Board, health: Health, began: float, is_probe: bool) -> None:
         self._board = board
@@ -195,13 +195,14 @@ class Attempt:
         self.health = health
         self.began = began
         self.is_probe = is_probe
+        self.is_answered = False
         self.tokens = 0  # that were counted when it began
         self.adapts = False
         health.load.under_way += 1
 
     def answered(self) -> None:
         """It has begun to answer."""
-        if self.is_probe and not self._has_ended:
+        if self.is_probe and not self.is_answered and not self._has_ended:
             self._board.answered(self)
 
     def end(self, end: "End") -> None:

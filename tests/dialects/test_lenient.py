@@ -63,3 +63,10 @@ def test_what_is_no_answer_is_none(body: bytes) -> None:
     for reader in (ChatReader(), MessagesReader(), ResponsesReader()):
         with pytest.raises(ValueError, match=r"answer|error|response"):
             reader.plain(body)
+
+
+def test_null_is_a_value_in_what_a_tool_gets() -> None:
+    tool = {"type": "tool_use", "id": "t", "name": "f", "input": {"limit": None, "n": 1}}
+    answer = {"type": "message", "content": [{"type": "text", "text": "x", "signature": None}, tool]}
+    events = MessagesReader().plain(json.dumps(answer).encode())
+    assert json.loads(tools(events)[1].json) == {"limit": None, "n": 1}

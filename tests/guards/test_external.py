@@ -322,3 +322,10 @@ def test_a_rule_names_guards_that_are_there() -> None:
     for types in ([], ["NOBODY"]):
         with pytest.raises(ValidationError, match="types"):
             GuardRule(policy=policy, guard="external", types=types).full_clean()
+
+
+def test_short_values_within_json_are_told(product: Product, simulator: Simulator, stand_in: StandIn) -> None:
+    guard = make_external(stand_in)
+    caller = make_answering(simulator, product, "Fine.", request=rule(guard))
+    answer = ask(product, caller, "chat", '{"a_long_name_of_it":"attack"}')
+    assert (answer.status_code, answer.headers["x-gateway-reason"]) == (400, "guard_external")

@@ -189,3 +189,21 @@ def test_frames_that_hold_no_placeholder_pass_as_they_came() -> None:
     _, vault = redacted(VALUES[0])
     for data in (b": keep-alive", b"data: {broken", b'data: {"a":1.50}', b"data: [1]", b"data: [DONE]"):
         assert relayed("chat", [data + b"\n\n"], vault, 1) == data + b"\n\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ('{"a": "<A_1>"}', '{"a": "x\\"y"}'),
+        ('[{"a": "<A_1>"}]', '[{"a": "x\\"y"}]'),
+        ("{note} Dear <A_1>", '{note} Dear x"y'),
+        ("[1] <A_1>", '[1] x"y'),
+        ("Dear <A_1>", 'Dear x"y'),
+    ],
+)
+def test_values_are_written_as_in_a_string_where_a_text_is_json(said: str, told: str) -> None:
+    vault = Vault([])
+    vault.redact('x"y', [(Finding("pii", "A", 0, 3, 1.0, "test"), True)])
+    for places in ([], list(range(len(said)))):
+        events = events_of(relayed("chat", list(chat(pieces_of(said, places))), vault, 1))
+        assert "".join(e["choices"][0]["delta"].get("content", "") for e in events if e["choices"]) == told
