@@ -12,7 +12,12 @@ from gateway_site.configuration_file.schema import Field
 from gateway_site.home import BASE_DIR
 
 REFERENCE = (BASE_DIR / "docs" / "reference" / "configuration-file.md").read_text()
-PAGES = ["how-to/configure-from-a-file.md", "how-to/set-a-budget.md", "reference/limits-and-budgets.md"]
+PAGES = [
+    "how-to/configure-from-a-file.md",
+    "how-to/set-a-budget.md",
+    "how-to/guard-what-teams-send.md",
+    "reference/limits-and-budgets.md",
+]
 EXAMPLES = [
     part.partition("```")[0]
     for page in PAGES
