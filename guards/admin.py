@@ -8,7 +8,8 @@ from django.contrib.postgres.forms import SimpleArrayField
 from django.http import HttpRequest
 
 from audit.admin_trail import AuditedAdmin
-from guards.models import ExternalGuard, Finds, GuardPolicy, GuardRule, PolicyTeam, Recogniser
+from guards.external_models import ExternalGuard
+from guards.models import Finds, GuardPolicy, GuardRule, PolicyTeam, Recogniser
 from guards.topics import max_nearness
 from outbound.credential_form import SECRETS, CredentialForm
 

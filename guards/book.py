@@ -8,17 +8,9 @@ import msgspec
 from guards.custom import Custom
 from guards.expressions import ExpressionError
 from guards.external.base import External
+from guards.external_models import ExternalGuard
 from guards.finding import Guard
-from guards.models import (
-    ExternalGuard,
-    Finds,
-    GuardPolicy,
-    GuardRule,
-    LooksAt,
-    PolicyTeam,
-    Recogniser,
-    Streams,
-)
+from guards.models import Finds, GuardPolicy, GuardRule, LooksAt, PolicyTeam, Recogniser, Streams
 from guards.policy import OWN_KINDS, Policy, Rules
 from guards.scanner import NOTHING, Wanted
 from outbound.addresses import ForbiddenAddress

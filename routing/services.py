@@ -8,7 +8,7 @@ from enum import Enum, auto
 from django.db import transaction
 
 from audit.services import record_event
-from guards.models import ExternalGuard
+from guards.external_models import ExternalGuard
 from outbound.credentials import CredentialError, needs_rotation, rotate_credential
 from routing.models import Backend
 

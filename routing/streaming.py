@@ -12,6 +12,7 @@ from billing.usage import Usage
 from outbound.bell import Bell
 from routing.answer_guarding import AnswerGuard
 from routing.answer_pieces import Pieces
+from routing.answer_watch import watch_stream
 from routing.attempts import Attempts, stream_limit_s
 from routing.call import Call
 from routing.continuation import continue_request, may_be_continued
@@ -55,7 +56,7 @@ async def relay_stream(
     trace.is_the_streams = True
     source = _Source(gateway, request, attempts, trace)
     growth = None if trace.reserve is None else Growth(gateway, trace, trace.reserve)
-    watch = None if answers is None else answers.watch(trace)
+    watch = None if answers is None else watch_stream(answers, gateway, trace)
     is_committed, was_told = False, True
     ending: GatewayError | None = gateway_stopped()  # unless we learn better
     try:

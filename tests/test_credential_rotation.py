@@ -13,7 +13,7 @@ from django.db import connection, transaction
 from django.test import override_settings
 
 from audit.models import AdminEvent
-from guards.models import ExternalGuard
+from guards.external_models import ExternalGuard
 from outbound.credentials import CredentialError, decrypt_credential, encrypt_credential
 from routing.models import Backend
 from routing.services import rotate_credentials

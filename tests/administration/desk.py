@@ -23,7 +23,8 @@ from billing.models import (
     UsageRecord,
 )
 from billing.rule_models import Budget, Limit
-from guards.models import ExternalGuard, GuardPolicy, Recogniser
+from guards.external_models import ExternalGuard
+from guards.models import GuardPolicy, Recogniser
 from routing.models import Backend, CatalogueModel, Grant, Route
 from teams.models import ApiKey, Application, Department, Member, Team
 from tests.factories import make_budget, make_caller, make_limit, unique

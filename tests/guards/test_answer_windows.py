@@ -19,6 +19,7 @@ from guards.policy import Act, Policy, Rule, Rules
 from guards.scanner import Scanner, Wanted
 from guards.texts import Texts
 from routing.answer_guarding import AnswerGuard
+from routing.answer_watch import watch_stream
 from routing.endpoints.bounds import Bounds
 from routing.endpoints.chat import ChatEndpoint
 from routing.explain import ENDPOINTS
@@ -83,7 +84,7 @@ def run(coroutine: Any) -> bytes:
 
 
 def tell(frames: list[bytes], guard: AnswerGuard, trace: Trace) -> bytes:
-    pieces = guard.watch(trace)
+    pieces = watch_stream(guard, guard._gateway, trace)
     told = bytearray()
     try:
         for frame in frames:

@@ -13,7 +13,8 @@ from django.core.exceptions import ValidationError
 from guards.external.asking import ExternalAway, Externals
 from guards.external.base import External
 from guards.external.forms import FORMS
-from guards.models import ExternalForm, ExternalGuard, GuardRule
+from guards.external_models import ExternalForm, ExternalGuard
+from guards.models import GuardRule
 from outbound.credentials import encrypt_credential
 from outbound.dial import Dialer
 from outbound.pool import Pool

@@ -5,9 +5,8 @@ from gateway_site.configuration_file.kinds.base import RowKind
 from gateway_site.configuration_file.kinds.called import CREDENTIAL, CalledKind
 from gateway_site.configuration_file.schema import Field
 from guards.checksums import CHECKSUMS
+from guards.external_models import ExternalForm, ExternalGuard
 from guards.models import (
-    ExternalForm,
-    ExternalGuard,
     Finds,
     GuardAct,
     GuardKind,
