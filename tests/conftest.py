@@ -172,6 +172,7 @@ def _processes_of_a_module(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
     from django.db import DatabaseError
 
+    from guards.external_models import ExternalGuard
     from guards.models import GuardPolicy
     from routing.models import Backend, CatalogueModel
 
@@ -179,6 +180,7 @@ def _processes_of_a_module(request: pytest.FixtureRequest) -> Iterator[None]:
         GuardPolicy.objects.filter(
             name__startswith="policy-"
         ).delete()  # each server would begin a process for them
+        ExternalGuard.objects.filter(name__startswith="EXTERNAL_").delete()
         made = (
             CatalogueModel.objects.filter(name__startswith="model-"),
             Backend.objects.filter(name__startswith="backend-"),

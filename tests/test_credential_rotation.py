@@ -28,13 +28,16 @@ def new_keys() -> tuple[str, ...]:
 
 
 @pytest.fixture(autouse=True)
-def _leaves_no_backend_behind() -> Iterator[None]:
+def _leaves_nothing_behind() -> Iterator[None]:
     """Rotated credentials would be unreadable to the rest of the run."""
-    rows = {row.pk: row.credential_encrypted for row in Backend.objects.all()}
+    backends = {row.pk: row.credential_encrypted for row in Backend.objects.all()}
+    guards = {row.pk: row.credential_encrypted for row in ExternalGuard.objects.all()}
     yield
+    for guard in ExternalGuard.objects.all():
+        ExternalGuard.objects.filter(pk=guard.pk).update(credential_encrypted=guards.get(guard.pk))
     for row in Backend.objects.all():
-        if row.pk in rows:
-            Backend.objects.filter(pk=row.pk).update(credential_encrypted=rows[row.pk])
+        if row.pk in backends:
+            Backend.objects.filter(pk=row.pk).update(credential_encrypted=backends[row.pk])
         else:
             row.prices.all().delete()
             row.delete()
