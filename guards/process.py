@@ -29,6 +29,7 @@ class Apart:
     def __init__(self, limit_s: float) -> None:
         self.limit_s = limit_s
         self._pool: ProcessPoolExecutor | None = None
+        self._before: set[BaseProcess] = set()  # children of others
         self._children: list[BaseProcess] = []
         self._answered_at = 0.0  # when the process last did, by the monotonic clock; 0 before it is ready
 

@@ -19,9 +19,9 @@ from guards.texts import Text, Texts
 from routing.answer_pieces import FORMS, Where, encode_event
 from routing.endpoints.base import Request
 from routing.gateway import Gateway
-from routing.guarding import look_elsewhere, note, read_texts, scan_or_pass
+from routing.guarding import look_elsewhere, note, pass_unseen, read_texts, scan_or_pass
 from routing.trace import Trace
-from teams.errors import field_invalid, guard_blocked, guards_unavailable
+from teams.errors import field_invalid, guard_blocked
 
 _AT_ONCE = 4_000  # characters of which words in a row are looked for in the event loop
 PLACE = "answer"
@@ -74,7 +74,7 @@ class AnswerGuard:
             return
         fault = await self._gateway.schemas.check(self._schema)
         if fault is None:
-            self._pass(trace, Guard.SCHEMA, passes=self._rules.by_guard[Guard.SCHEMA].fails_open)
+            self._pass_without_schema(trace)
         elif fault:
             raise field_invalid(None, fault)
 
@@ -133,10 +133,9 @@ class AnswerGuard:
         whole = [Finding(Guard.REQUIRED, kind, 0, len(text), 1.0, "missing") for kind in sorted(missing)]
         if self._schema is None:
             return whole
-        rule = self._rules.by_guard[Guard.SCHEMA]
         fault = await self._gateway.schemas.find(self._schema, text)
         if fault is None:
-            self._pass(trace, Guard.SCHEMA, passes=rule.fails_open)
+            self._pass_without_schema(trace)
         elif fault:
             whole.append(self._schema.finding(text, fault))
         return whole
@@ -154,13 +153,12 @@ class AnswerGuard:
     def pass_unread(self, trace: Trace) -> None:
         """What is no JSON of the form cannot be looked at. Raises GatewayError, unless that may pass."""
         rules = self._rules.by_guard
-        self._pass(trace, *rules, passes=all(rule.fails_open for rule in rules.values()))
+        passes = all(rule.fails_open for rule in rules.values())
+        pass_unseen(self._gateway, rules, "the answer cannot be read", trace, passes=passes)
 
-    def _pass(self, trace: Trace, *guards: str, passes: bool) -> None:
-        if not passes:
-            raise guards_unavailable()
-        unseen = [Noted(name, "", "", "", "unavailable", 0.0) for name in guards]
-        note(self._gateway, [each for each in unseen if each not in trace.findings], trace)
+    def _pass_without_schema(self, trace: Trace) -> None:
+        passes = self._rules.by_guard[Guard.SCHEMA].fails_open
+        pass_unseen(self._gateway, [Guard.SCHEMA], "a schema takes too long", trace, passes=passes)
 
 
 def take_out_told_again(event: dict[str, Any]) -> bool:

@@ -1,7 +1,7 @@
 """The stage that looks: what a team's policy wants found in a request is found before anything is spent or sent."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from guards.external.asking import ExternalAway
@@ -77,11 +77,8 @@ async def scan_or_pass(
             raise GuardsAway(f"nothing finds {', '.join(sorted(rules.missing))}")
         return [*await gateway.guards.scan(texts, keeps=keeps)]
     except GuardsAway as error:
-        _refuse_unseen(str(error), trace, passes=rules.fail_open)
-        unseen = [
-            Noted(name, "", "", "", UNAVAILABLE, 0.0) for name in rules.by_guard if name != Guard.EXTERNAL
-        ]
-        note(gateway, [each for each in unseen if each not in trace.findings], trace)
+        away = [name for name in rules.by_guard if name != Guard.EXTERNAL]
+        pass_unseen(gateway, away, str(error), trace, passes=rules.fail_open)
         return [None] * len(texts)
 
 
@@ -111,9 +108,8 @@ async def ask_elsewhere(
             raise ExternalAway(f"{name} is not there, or not active")
         return await gateway.externals.find(external, texts, side)
     except ExternalAway as error:
-        _refuse_unseen(str(error), trace, passes=rules.by_guard[Guard.EXTERNAL].fails_open)
-        unseen = Noted(Guard.EXTERNAL, name, "", "", UNAVAILABLE, 0.0)
-        note(gateway, [] if unseen in trace.findings else [unseen], trace)
+        passes = rules.by_guard[Guard.EXTERNAL].fails_open
+        pass_unseen(gateway, [Guard.EXTERNAL], str(error), trace, passes=passes, kind=name)
         return [[] for _ in texts]
 
 
@@ -122,13 +118,21 @@ def _refuse_tokens(gateway: Gateway, rules: Rules, trace: Trace) -> None:
     if not all(rule.fails_open for rule in rules.by_guard.values()):
         message = "Send texts: tokens cannot be looked through, as your team's policy wants."
         raise field_invalid(None, message)
-    note(gateway, [Noted(name, "", "", "", UNAVAILABLE, 0.0) for name in rules.by_guard], trace)
+    pass_unseen(gateway, rules.by_guard, "its input is tokens", trace, passes=True)
 
 
-def _refuse_unseen(why: str, trace: Trace, *, passes: bool) -> None:
-    logger.warning("A guard cannot look: %s.", why, extra={"request_id": trace.id})
+def pass_unseen(
+    gateway: Gateway, guards: Iterable[str], why: str, trace: Trace, *, passes: bool, kind: str = ""
+) -> None:
+    """Note which guards could not look, once for a call however often they cannot. Raises GatewayError unless that
+    `passes`."""
+    unseen = [Noted(name, kind, "", "", UNAVAILABLE, 0.0) for name in guards]
+    fresh = [each for each in unseen if each not in trace.findings]
+    if fresh or not passes:
+        logger.warning("A guard cannot look: %s.", why, extra={"request_id": trace.id})
     if not passes:
         raise guards_unavailable()
+    note(gateway, fresh, trace)
 
 
 def note(gateway: Gateway, noted: Sequence[Noted], trace: Trace) -> None:
